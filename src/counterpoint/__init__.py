@@ -1,0 +1,55 @@
+"""Counterpoint: federated learning on medical images from hospitals that do not look alike.
+
+>>> import counterpoint
+>>> federation = counterpoint.load("phantom")
+>>> [site.name for site in federation.sites]
+['east', 'north', 'south', 'west']
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from counterpoint.data import Federation, Site, datasets, inspect, load
+    from counterpoint.federation import resume, run
+    from counterpoint.methods import Method, Schedule, find_method, methods
+    from counterpoint.predictor import load_model
+    from counterpoint.results import Result
+
+_HOMES = {
+    "counterpoint.data": ("Federation", "Site", "datasets", "inspect", "load"),
+    "counterpoint.federation": ("resume", "run"),
+    "counterpoint.methods": ("Method", "Schedule", "find_method", "methods"),
+    "counterpoint.predictor": ("load_model",),
+    "counterpoint.results": ("Result",),
+}
+
+__all__ = [
+    "Federation",
+    "Method",
+    "Result",
+    "Schedule",
+    "Site",
+    "datasets",
+    "find_method",
+    "inspect",
+    "load",
+    "load_model",
+    "methods",
+    "resume",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``import counterpoint`` itself is instant.
+
+    Where a submodule has the same name (``counterpoint.methods``), importing the submodule
+    must not hide the function, so the name is set for good.
+    """
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'counterpoint' has no attribute '{name}'")

@@ -1,0 +1,22 @@
+"""Nothing leaves the site."""
+
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from counterpoint.payload import Payload
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Every site trains alone."""
+
+    kind: ClassVar[str] = "none"
+
+    def share(self, network: nn.Module, progress: float) -> Payload:
+        """Nothing."""
+        return {}
+
+    def merge(self, network: nn.Module, mean: Payload, progress: float) -> None:
+        """Nothing to take."""

@@ -1,0 +1,146 @@
+"""Who does the work: this process, or several worker processes with a client each.
+
+Sites are handed out in order and their results come back in order; a result never depends on who
+computed it or when.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import loky
+import torch
+from loky.backend import get_context
+from loky.process_executor import TerminatedWorkerError
+
+from counterpoint.client import Client
+from counterpoint.errors import TrainingError
+from counterpoint.settings import Settings
+from counterpoint.tasks import Classification
+
+Event = dict[str, object]
+Report = Callable[[Event], None]
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+Crew = Callable[[Callable[[Client, Any, Report], Done], Iterable[Any]], Iterator[Done]]
+"""crew(work, jobs) gives work(client, job, report) for every job, in order."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device by its name; ``auto`` is a GPU where there is one, else the CPU.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def share_cores(sites: int, workers: int | None, threads: int | None) -> tuple[int, int]:
+    """Workers and threads a worker, where left open: the sites fill the cores, none is shared.
+
+    Threads depend on cores and sites, never on the number of workers, so neither do the scores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = threads or max(1, cores // sites)
+    workers = workers or max(1, min(sites, cores // threads))
+    return min(workers, sites), threads
+
+
+@contextmanager
+def gather(
+    settings: Settings, task: Classification, workers: int, threads: int, report: Report
+) -> Iterator[Crew[Any]]:
+    """Make a crew of ``workers`` with ``threads`` torch threads each, and send it home after."""
+    if workers == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            yield _alone(settings, task, report)
+        finally:
+            torch.set_num_threads(before)
+        return
+    context = get_context("loky")
+    events = context.SimpleQueue()
+    listener = threading.Thread(target=_listen, args=(events, report), daemon=True)
+    listener.start()
+    executor = loky.ProcessPoolExecutor(
+        max_workers=workers,
+        context=context,
+        initializer=_start_worker,
+        initargs=(settings, task, threads, events, context.Value("i", 0)),
+        timeout=None,
+        env={"OMP_NUM_THREADS": str(threads)},
+    )
+
+    def crew(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        futures = [executor.submit(_work, work, job) for job in jobs]
+        try:
+            for future in futures:
+                yield future.result()
+        except TerminatedWorkerError as error:
+            raise TrainingError(
+                "a worker process was ended from outside, often for want of memory; "
+                "try fewer --workers or a smaller --batch-size, then `counterpoint resume`"
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+    try:
+        yield crew
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+        events.put(None)
+        listener.join(timeout=5)
+
+
+def _alone(settings: Settings, task: Classification, report: Report) -> Crew[Any]:
+    device = choose_device(settings.machine.device)
+    client = Client(settings.method, task, settings.seed, device)
+
+    def crew(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        for job in jobs:
+            yield work(client, job, report)
+
+    return crew
+
+
+def _listen(events: Any, report: Report) -> None:
+    while (event := events.get()) is not None:
+        report(event)
+
+
+# What a worker process has: its client, and where it reports to.
+_client: Client | None = None
+_events: Any = None
+
+
+def _start_worker(
+    settings: Settings, task: Classification, threads: int, events: Any, count: Any
+) -> None:
+    global _client, _events
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    torch.set_num_threads(threads)
+    device = choose_device(settings.machine.device)
+    if device.type == "cuda" and device.index is None:
+        with count.get_lock():
+            device = torch.device("cuda", count.value % torch.cuda.device_count())
+            count.value += 1
+    _client = Client(settings.method, task, settings.seed, device)
+    _events = events
+
+
+def _work(work: Callable[..., Any], job: Any) -> Any:
+    assert _client is not None
+    return work(_client, job, _events.put)
+
+
+def is_worker() -> bool:
+    """Whether this is a worker process."""
+    return multiprocessing.parent_process() is not None

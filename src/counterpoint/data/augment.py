@@ -1,0 +1,110 @@
+"""Augmentation of whole batches (N, C, S, S) in 0..1, drawn from a given generator.
+
+``prrfl`` is what PRR-FL names for dermoscopy: flips, brightness, one of median blur, Gaussian blur
+or noise, and shift-scale-rotate, with its probabilities and ranges. Every image draws for itself.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+
+def uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
+    """Draw (n,) numbers between ``low`` and ``high``."""
+    return torch.rand(n, generator=generator) * (high - low) + low
+
+
+def chance(n: int, p: float, generator: Generator) -> Tensor:
+    """Draw (n,) booleans that are true with probability ``p``."""
+    return torch.rand(n, generator=generator) < p
+
+
+def flip(images: Tensor, generator: Generator) -> Tensor:
+    """Flip each image upside down and left to right with probability 1/2 each."""
+    for axis in (2, 3):
+        turned = chance(len(images), 0.5, generator)[:, None, None, None]
+        images = torch.where(turned, images.flip(axis), images)
+    return images
+
+
+def brightness(images: Tensor, generator: Generator, limit: float, p: float) -> Tensor:
+    """Add up to ``limit`` of the full range to an image's values, or take it off."""
+    shift = uniform(len(images), -limit, limit, generator) * chance(len(images), p, generator)
+    return (images + shift[:, None, None, None]).clamp(0, 1)
+
+
+def median_blur(images: Tensor) -> Tensor:
+    """Median over 3x3 pixels, edges repeated."""
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    shifted = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return torch.stack(shifted).median(dim=0).values
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian over 5x5 pixels, edges repeated."""
+    channels = images.shape[1]
+    profile = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / (2 * sigma**2))
+    profile = (profile / profile.sum()).to(images)
+    rows = profile.view(1, 1, 5, 1).repeat(channels, 1, 1, 1)
+    padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
+    return F.conv2d(F.conv2d(padded, rows, groups=channels), rows.mT, groups=channels)
+
+
+def noise(images: Tensor, generator: Generator, low: float, high: float) -> Tensor:
+    """Add Gaussian noise whose variance, on a 0..255 scale, lies between ``low`` and ``high``."""
+    deviation = uniform(len(images), low, high, generator).sqrt() / 255
+    drawn = torch.randn(images.shape, generator=generator)
+    return (images + drawn * deviation[:, None, None, None]).clamp(0, 1)
+
+
+def blur_or_noise(images: Tensor, generator: Generator, p: float) -> Tensor:
+    """Each image gets, with probability ``p``, one of median blur, Gaussian blur or noise."""
+    which = torch.randint(3, (len(images),), generator=generator)
+    which[~chance(len(images), p, generator)] = 3
+    images = images.clone()
+    for index, change in enumerate(
+        (
+            median_blur,
+            lambda x: gaussian_blur(x, sigma=1.1),
+            lambda x: noise(x, generator, 5.0, 30.0),
+        )
+    ):
+        chosen = which == index
+        if chosen.any():
+            images[chosen] = change(images[chosen])
+    return images
+
+
+def shift_scale_rotate(
+    images: Tensor, generator: Generator, shift: float, scale: float, degrees: float, p: float
+) -> Tensor:
+    """Move, zoom and turn each image with probability ``p``; what comes into view is black."""
+    n = len(images)
+    moved = chance(n, p, generator)
+    angle = uniform(n, -math.radians(degrees), math.radians(degrees), generator) * moved
+    zoom = 1 + uniform(n, -scale, scale, generator) * moved
+    dx, dy = (2 * uniform(n, -shift, shift, generator) * moved for _ in range(2))
+    cosine, sine = angle.cos() / zoom, angle.sin() / zoom
+    rows = [torch.stack([cosine, -sine, dx], 1), torch.stack([sine, cosine, dy], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    turned = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+    return torch.where(moved[:, None, None, None], turned, images)
+
+
+def prrfl(images: Tensor, generator: Generator) -> Tensor:
+    """PRR-FL's augmentation."""
+    images = flip(images, generator)
+    images = brightness(images, generator, limit=0.2, p=0.75)
+    images = blur_or_noise(images, generator, p=0.7)
+    return shift_scale_rotate(images, generator, shift=0.1, scale=0.1, degrees=15, p=0.85)
+
+
+def none(images: Tensor, generator: Generator) -> Tensor:
+    """Images as they are."""
+    return images
+
+
+AUGMENTATIONS = {"prrfl": prrfl, "flips": flip, "none": none}

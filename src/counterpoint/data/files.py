@@ -1,0 +1,102 @@
+"""The cache folder, and content hashes of image files with a small index."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from counterpoint.errors import DataError
+
+
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Return the cache folder, made if need be.
+
+    It is ``cache`` or else the environment's COUNTERPOINT_CACHE or else the user's usual place.
+    Raises DataError when it can't be made or written.
+    """
+    chosen = cache or os.environ.get("COUNTERPOINT_CACHE")
+    folder = Path(chosen or platformdirs.user_cache_dir("counterpoint")).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def unwritable(folder: Path, error: OSError) -> DataError:
+    """Return the DataError for a folder that could not be written, whatever the reason."""
+    return DataError(
+        f"the cache folder {folder} can't be written ({error.strerror or error}); free some space "
+        "there, or set COUNTERPOINT_CACHE to a folder that can be written and has space"
+    )
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` and rename it to ``path`` after the block.
+
+    Other processes so see either the whole file or none. After an error the temporary file is
+    removed; an OSError (full disk, no permission) becomes a DataError that names the folder.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file's content as hex digits; raises DataError if unreadable."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"the file {path} can't be read ({error.strerror or error})") from error
+
+
+def content_hashes(paths: Iterable[str], cache: Path) -> dict[str, str]:
+    """Return the SHA-256 (hex) of every file, by path.
+
+    An index in ``cache`` remembers path, size and time of change, so that only new or changed
+    files are read. A broken index is made anew.
+    """
+    file = cache / "content.json"
+    index = _read_index(file)
+    stamps = {path: _stamp(path) for path in paths}
+    unknown = [path for path, stamp in stamps.items() if index.get(path, [])[:2] != stamp]
+    if unknown:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for path, digest in zip(unknown, pool.map(sha256, unknown), strict=True):
+                index[path] = [*stamps[path], digest]
+        with written_whole(file) as temporary:
+            temporary.write_text(json.dumps(index), encoding="utf-8")
+    return {path: str(index[path][2]) for path in stamps}
+
+
+def _stamp(path: str) -> list[int | str]:
+    """Return a file's size in bytes and its time of change in nanoseconds."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise DataError(f"the file {path} can't be read ({error.strerror or error})") from error
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _read_index(file: Path) -> dict[str, list[int | str]]:
+    """Return the index, empty if there is none or if it is broken: it only saves time."""
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(index, dict):
+        return {}
+    return {p: e for p, e in index.items() if isinstance(e, list) and len(e) == 3}

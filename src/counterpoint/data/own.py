@@ -1,0 +1,165 @@
+"""Read a user's own images: one CSV with a site column, or a folder with a folder a site."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from counterpoint.data.site import Reading
+from counterpoint.data.tables import (
+    class_names,
+    clean_label,
+    misspelt,
+    read_table,
+    require_values,
+    split_names,
+)
+from counterpoint.errors import DataError
+
+_GROUPS = ("group", "patient", "patient_id", "lesion", "lesion_id")
+
+
+def read_own(path: Path, *, use_split: bool = True) -> Reading:
+    """Read one CSV (columns site, image, label) or a folder of site folders with labels.csv each.
+
+    Optional columns: split, group (or patient, patient_id, lesion, lesion_id) and mask. Image and
+    mask paths are relative to the CSV's folder; site names and labels are any texts. With
+    ``use_split`` false a split column is not looked at. Raises DataError, which names file, line
+    or column and says what to do.
+    """
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}; check the path")
+    notes: list[str] = []
+    if path.is_file():
+        sources = _one_csv(path)
+    elif (path / "labels.csv").is_file():
+        sources = _one_csv(path / "labels.csv")
+    else:
+        sources = _site_folders(path, notes)
+    _require_split_everywhere(sources, use_split)
+    notes += _notes_on_columns(sources)
+    tables = {site: _to_site(file, raw, site, use_split) for site, (file, raw) in sources.items()}
+    classes = class_names([label for table in tables.values() for label in table["label"]])
+    notes += _notes_on_classes(classes)
+    index = {name: place for place, name in enumerate(classes)}
+    for table in tables.values():
+        table["label"] = table["label"].map(index).astype("int64")
+    return Reading(path.stem if path.is_file() else path.name, classes, tables, tuple(notes))
+
+
+def _one_csv(file: Path) -> dict[str, tuple[Path, pd.DataFrame]]:
+    """Return the rows of a single CSV by site, in the order in which the sites come."""
+    table = read_table(file, ("site", "image", "label"))
+    require_values(file, table["site"])
+    _require_different_images(file, table)
+    return {str(site): (file, rows) for site, rows in table.groupby("site", sort=False)}
+
+
+def _site_folders(folder: Path, notes: list[str]) -> dict[str, tuple[Path, pd.DataFrame]]:
+    """Return the rows of every site folder, in the order of names; the others go to the notes."""
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    sites = [p for p in inside if (p / "labels.csv").is_file()]
+    if not sites:
+        raise DataError(
+            f"{folder} has neither a labels.csv nor folders with one; give a CSV with columns "
+            "site,image,label or a folder with one folder a site, each with images and a "
+            "labels.csv (columns image,label)"
+        )
+    left_out = [p.name for p in inside if p not in sites]
+    if left_out:
+        notes.append(f"folders without labels.csv were left out: {', '.join(left_out)}")
+    sources = {
+        p.name: (p / "labels.csv", read_table(p / "labels.csv", ("image", "label"))) for p in sites
+    }
+    for file, table in sources.values():
+        _require_different_images(file, table)
+    return sources
+
+
+def _require_different_images(file: Path, table: pd.DataFrame) -> None:
+    """Raise DataError if an image is not named or is named twice in a table."""
+    require_values(file, table["image"])
+    seen: dict[str, object] = {}
+    for line, image in table["image"].items():
+        path = _absolute(file, image)
+        if path in seen:
+            raise DataError(
+                f"{file}, line {line}: the image {image} is already in line {seen[path]}; "
+                "keep one of the two rows"
+            )
+        seen[path] = line
+
+
+def _has_split(table: pd.DataFrame) -> bool:
+    return "split" in table.columns and bool((table["split"] != "").any())
+
+
+def _require_split_everywhere(
+    sources: dict[str, tuple[Path, pd.DataFrame]], use_split: bool
+) -> None:
+    """Raise DataError if some sites have a split and others do not."""
+    without = [site for site, (_, table) in sources.items() if not _has_split(table)]
+    if use_split and without and len(without) < len(sources):
+        file, table = sources[without[0]]
+        place = f"{file}, line {table.index[0]}" if "split" in table.columns else f"{file}"
+        raise DataError(
+            f"{place}: site '{without[0]}' has no split but other sites have one; fill in the "
+            "column 'split' for every row or leave it out everywhere (or use protocol='grouped')"
+        )
+
+
+def _to_site(file: Path, raw: pd.DataFrame, site: str, use_split: bool) -> pd.DataFrame:
+    """Return a site's table in the columns of `Reading`; labels are still texts."""
+    require_values(file, raw["label"])
+    table = pd.DataFrame(index=raw.index)
+    table["image"] = [_absolute(file, value) for value in raw["image"]]
+    table["label"] = [clean_label(value) for value in raw["label"]]
+    table["split"] = split_names(file, raw["split"]) if use_split and _has_split(raw) else ""
+    column = _group_column(raw)
+    known = raw[column] if column else [""] * len(raw)
+    # The name of an unknown group has no absolute path, so that a split does not depend on it.
+    table["group"] = [
+        value or f"image:{site}/{image}" for value, image in zip(known, raw["image"], strict=True)
+    ]
+    if "mask" in raw.columns:
+        table["mask"] = [_absolute(file, value) if value else "" for value in raw["mask"]]
+    return table
+
+
+def _absolute(file: Path, value: str) -> str:
+    return os.path.abspath(os.path.join(file.parent, value))
+
+
+def _group_column(table: pd.DataFrame) -> str | None:
+    return next((name for name in _GROUPS if name in table.columns), None)
+
+
+def _notes_on_columns(sources: dict[str, tuple[Path, pd.DataFrame]]) -> list[str]:
+    """Return notes on misspelt columns and on rows whose patient is not known."""
+    notes = []
+    for file, table in dict(sources.values()).items():
+        optional = ("split", "mask") if _group_column(table) else ("split", "mask", *_GROUPS)
+        notes += [f"{file}: {text}" for text in misspelt(list(table.columns), optional)]
+    for site, (_, table) in sources.items():
+        column = _group_column(table)
+        unknown = len(table) if column is None else int((table[column] == "").sum())
+        if unknown:
+            why = "no column group, patient or lesion_id" if column is None else f"empty '{column}'"
+            notes.append(
+                f"site '{site}': {unknown} of {len(table)} images have no known patient or lesion "
+                f"({why}), so images of one patient can't be kept in one part"
+            )
+    return notes
+
+
+def _notes_on_classes(classes: tuple[str, ...]) -> list[str]:
+    """Return notes on classes that differ only in upper and lower case."""
+    by_case: dict[str, list[str]] = {}
+    for name in classes:
+        by_case.setdefault(name.casefold(), []).append(name)
+    return [
+        f"the labels {', '.join(names)} differ only in upper and lower case and are taken as "
+        "different classes"
+        for names in by_case.values()
+        if len(names) > 1
+    ]

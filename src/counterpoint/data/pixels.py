@@ -1,0 +1,69 @@
+"""Read one image file as pixels of a wanted size."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from counterpoint.errors import DataError
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+_DEEP = ("I", "F")  # Pillow's modes with more than 8 bits a channel; I;16 and the like included
+_MOST = 65535
+
+
+class BadImageError(ValueError):
+    """A file is no image, or a broken one; the text says why without naming the file."""
+
+
+def is_deep(path: str) -> bool:
+    """Tell from the header whether an image has more than 8 bits; a broken one has not."""
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith(_DEEP)
+    except Exception:  # Pillow's plugins raise many kinds; read_pixels will say what is wrong
+        return False
+
+
+def read_pixels(path: str, size: int, dtype: np.dtype[Any]) -> Pixels:
+    """Return an image as an array (3, size, size) of uint8 or uint16.
+
+    Raises BadImageError for a broken image, a far too large one (a "decompression bomb"), or grey
+    values outside 0 to 65535, and DataError if the file can't be read at all.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith(_DEEP):
+                return _deep_pixels(image, size)
+            image.info.pop("transparency", None)  # it is dropped; Pillow would warn about it
+            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    except (DataError, BadImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImageError("not an image in a known format") from error
+    except Exception as error:  # Pillow's plugins raise many kinds for broken files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"the file {path} can't be read ({error.strerror})") from error
+        raise BadImageError(str(error) or type(error).__name__) from error
+    pixels = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def _deep_pixels(image: Image.Image, size: int) -> Pixels:
+    """Return a grey image of more than 8 bits as uint16, its values kept as they are."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > _MOST:
+        raise BadImageError(
+            f"grey values from {values.min():g} to {values.max():g}; they must be 0 to {_MOST}"
+        )
+    if 0 < values.max() <= 1 and image.mode == "F":
+        raise BadImageError(f"grey values from 0 to 1; save it with values from 0 to {_MOST}")
+    # Float32 holds every 16-bit value exactly, and Pillow resizes it with antialiasing.
+    grey = Image.fromarray(values.astype(np.float32)).resize(
+        (size, size), Image.Resampling.BILINEAR
+    )
+    rounded = np.clip(np.rint(np.asarray(grey)), 0, _MOST).astype(np.uint16)
+    return np.repeat(rounded[np.newaxis], 3, axis=0)

@@ -1,0 +1,123 @@
+"""The steps from what a reader found to rows that can be trained on; each says what it did.
+
+``frame`` is everywhere one table with the images of all sites, with a column site.
+"""
+
+import os
+import zlib
+from typing import Literal
+
+import pandas as pd
+
+from counterpoint.data.leakage import find_leaks, repeated_files, shared_across_sites
+from counterpoint.data.site import PARTS
+from counterpoint.data.split import grouped_split, limit_rows, merge_groups
+from counterpoint.errors import DataError, SettingsError
+
+_FRACTIONS = (0.7, 0.1, 0.2)
+
+
+def existing_rows(
+    tables: dict[str, pd.DataFrame], kept: list[str], skip_bad: bool, notes: list[str]
+) -> dict[str, pd.DataFrame]:
+    """Return the rows whose files are there; others raise DataError unless they may be skipped.
+
+    Sites that are not kept only help to make the split, so that theirs may be missing.
+    """
+    result = {}
+    for site, table in tables.items():
+        there = table["image"].map(os.path.isfile)
+        if "mask" in table:
+            masked = table["mask"].map(lambda mask: mask == "" or os.path.isfile(mask))
+            there &= masked
+        result[site] = table[there]
+        lost = table[~there]
+        if lost.empty or site not in kept:
+            continue
+        first = []
+        for line, row in lost.head(3).iterrows():
+            path = row["mask"] if os.path.isfile(row["image"]) else row["image"]
+            first.append(f"{path} (line {line})")
+        text = f"site '{site}': {len(lost)} of {len(table)} images or masks are missing"
+        if not skip_bad:
+            raise DataError(
+                f"{text}, first: {', '.join(first)}; correct the paths, which are relative to the "
+                "table's folder, or leave such rows out with skip_bad=True (--skip-bad)"
+            )
+        notes.append(f"{text} and were left out, first: {', '.join(first)}")
+    return result
+
+
+def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
+    """Return the rows with a new split that keeps groups and equal files together.
+
+    Every site's fractions are those of the split it has, or 70, 10 and 20 %.
+    """
+    fractions = {}
+    for site, table in frame.groupby("site", sort=False):
+        counts = [float((table["split"] == part).sum()) for part in PARTS]
+        total = sum(counts)
+        fractions[str(site)] = [n / total for n in counts] if total else list(_FRACTIONS)
+    if (frame["split"] != "").any():
+        notes.append("the split that came with the data is not used")
+    groups = merge_groups(frame["group"].tolist(), frame["content"].tolist())
+    split = grouped_split(groups, frame["label"].tolist(), frame["site"].tolist(), fractions, seed)
+    notes.append(
+        f"a split was made with seed {seed}: about 70 % training, 10 % validation and 20 % test "
+        "images a site, in proportion to the classes, with no known patient or lesion in two parts"
+    )
+    return frame.assign(group=groups, split=split)
+
+
+def check_leakage(
+    frame: pd.DataFrame, protocol: str | None, published: bool, notes: list[str]
+) -> None:
+    """Add notes on leakage, or raise DataError if it was not accepted by naming the protocol."""
+    leaks = find_leaks(frame)
+    repeated = repeated_files(frame)
+    if len(repeated):
+        first = ", ".join(repeated["image"][:3])
+        notes.append(f"{len(repeated)} images have a twin of equal content in their part: {first}")
+    if not leaks:
+        return
+    text = "the split leaks: " + "; ".join(map(str, leaks))
+    shared = shared_across_sites(frame)
+    if shared:
+        text += f"; {len(shared)} groups are split across sites (first: {', '.join(shared[:3])})"
+    if shared and not published:
+        text += "; if such ids mean different patients, put the site's name in front of them"
+    if protocol is not None:
+        notes.append(f"{text}; scores on it are too good")
+        return
+    as_it_is = "published" if published else "given"
+    raise DataError(
+        f"{text}. protocol='grouped' (--protocol grouped) makes a clean split; "
+        f"protocol='{as_it_is}' (--protocol {as_it_is}) accepts this one as it is"
+    )
+
+
+def limit_training(
+    frame: pd.DataFrame, limit: int | Literal["smallest"] | None, seed: int, notes: list[str]
+) -> pd.DataFrame:
+    """Return the rows with every site's training part cut to ``limit`` images."""
+    if limit is None:
+        return frame
+    training = {str(s): t for s, t in frame[frame["split"] == "train"].groupby("site", sort=False)}
+    if limit == "smallest":
+        most = max(2, min((len(table) for table in training.values()), default=2))
+    elif isinstance(limit, int) and not isinstance(limit, bool) and limit >= 2:
+        most = limit
+    else:
+        raise SettingsError(f"train_limit is {limit!r}; it must be 2 or more, or 'smallest'")
+    dropped: list[object] = []
+    for site, table in training.items():
+        try:
+            # The site's name is part of the seed: its choice does not depend on other sites.
+            keep = limit_rows(table["label"].tolist(), most, [seed, zlib.crc32(site.encode())])
+        except ValueError as error:
+            raise SettingsError(
+                f"train_limit {most} is too small for site '{site}': {error}"
+            ) from error
+        dropped += table.index.delete(keep.tolist()).tolist()
+        notes.append(f"site '{site}': {len(keep)} of {len(table)} training images are used")
+    return frame.drop(index=dropped)

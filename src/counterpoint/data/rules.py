@@ -1,0 +1,46 @@
+"""What every site must have before training can start."""
+
+from collections.abc import Sequence
+
+from counterpoint.data.site import PARTS, Site
+from counterpoint.errors import DataError
+
+
+def check_sites(sites: Sequence[Site], classes: Sequence[str]) -> list[str]:
+    """Return notes about classes that a site's training part lacks.
+
+    Raises DataError, which names the site, for fewer than two sites, an empty site, an empty
+    part, fewer than two training images, or a training part with a single class.
+    """
+    if len(sites) < 2:
+        found = f"only one ('{sites[0].name}')" if sites else "none"
+        raise DataError(
+            f"a federation needs two or more sites and there is {found}; add a second site (even "
+            "training that shares nothing is judged on the other sites)"
+        )
+    return [note for site in sites for note in _check_site(site, classes)]
+
+
+def _check_site(site: Site, classes: Sequence[str]) -> list[str]:
+    """Return a site's notes, or raise DataError if it can't be trained on."""
+    if site.table.empty:
+        raise DataError(f"site '{site.name}' has no images; add some or leave the site out")
+    counts = {part: int((site.table["split"] == part).sum()) for part in PARTS}
+    found = ", ".join(f"{n} {part}" for part, n in counts.items())
+    for part, least in (("train", 2), ("validation", 1), ("test", 1)):
+        if counts[part] < least:
+            raise DataError(
+                f"site '{site.name}' has too few {part} images ({found}; needed: at least "
+                f"{least} {part}); add images or groups, change its split, or leave the site out"
+            )
+    present = set(site.table.loc[site.table["split"] == "train", "label"])
+    if len(present) == 1:
+        raise DataError(
+            f"site '{site.name}': all {counts['train']} training images are of class "
+            f"'{classes[present.pop()]}'; add images of another class or leave the site out"
+        )
+    return [
+        f"site '{site.name}' has no training image of class '{name}'"
+        for index, name in enumerate(classes)
+        if index not in present
+    ]

@@ -1,0 +1,37 @@
+"""What can go wrong, in words that say what to do. The command line prints these without a traceback."""
+
+
+class CounterpointError(Exception):
+    """Any error that Counterpoint raises on purpose; its text names the cause and the remedy."""
+
+
+class DataError(CounterpointError):
+    """The images, tables or splits can't be used as they are."""
+
+
+class SettingsError(CounterpointError):
+    """A method, option or value is unknown or out of range."""
+
+
+class TrainingError(CounterpointError):
+    """Training went wrong at a named round and site (for example a loss that is not finite)."""
+
+
+class PayloadError(CounterpointError):
+    """What a site sent has wrong names, shapes or values."""
+
+
+class StateError(CounterpointError):
+    """A run folder can't be read, written or continued."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or an empty text.
+
+    >>> nearest("prfl", ["prrfl", "harmofl"])
+    "; did you mean 'prrfl'?"
+    """
+    import difflib
+
+    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,98 @@
+"""Files that are either whole or not there: written aside, flushed, renamed."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from counterpoint.errors import StateError
+
+
+def write_bytes(path: Path, data: bytes) -> str:
+    """Write a file in one stroke and return its SHA-256 (hex).
+
+    Raises:
+        StateError: if the disk is full or the folder can't be written; nothing is left behind.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_error(path: Path, error: OSError) -> StateError:
+    """Say in words why a file can't be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StateError(
+            f"the disk is full: {path} can't be written ({error.strerror}). Nothing that was saved "
+            "before is lost; free some space and go on with `counterpoint resume`"
+        )
+    return StateError(f"{path} can't be written: {error.strerror or error}")
+
+
+def write_text(path: Path, text: str) -> str:
+    """Write a UTF-8 text file in one stroke; see :func:`write_bytes`."""
+    return write_bytes(path, text.encode())
+
+
+def append_text(path: Path, text: str) -> int:
+    """Append to a file, flush it to the disk and return its new length in bytes.
+
+    Raises:
+        StateError: if the disk is full or the file can't be written.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> str:
+    """Write named tensors (on the CPU, contiguous) as safetensors; returns the SHA-256 (hex)."""
+    return write_bytes(path, save(dict(tensors), metadata=metadata))
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read named tensors and, where ``sha256`` is given, check that they are the ones written.
+
+    Raises:
+        StateError: if the file is missing, damaged or another one.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"{path} can't be read: {error.strerror or error}") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise StateError(f"{path} is damaged: its checksum is not the one that was noted")
+    try:
+        return load(data)
+    except (SafetensorError, ValueError) as error:
+        raise StateError(f"{path} is not a file of named tensors: {error}") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the texts that were written beside the tensors of a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"{path} can't be read as a model: {error}") from error

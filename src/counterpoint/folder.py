@@ -1,0 +1,249 @@
+"""The folder of a run: what is kept for people, and the state from which it goes on.
+
+``state/round-0007.json`` is the notebook of round 7: which files hold the sites' states and the
+mean, with their checksums, and how long the logs were. It is written last, in one stroke; until
+then the round has not happened. The two newest are kept: if one is damaged, the other is used.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import filelock
+import yaml
+
+from counterpoint.errors import StateError
+from counterpoint.files import append_text, write_bytes, write_error, write_text
+from counterpoint.methods import Method
+from counterpoint.settings import Settings, from_dict, to_yaml
+
+SCORES = (
+    "round site model moment epoch stage split macro_f1 accuracy auc loss train_loss".split()
+)
+PAYLOADS = "round site direction name shape bytes".split()
+LOGS = {"scores.csv": SCORES, "payloads.csv": PAYLOADS}
+
+
+@dataclass
+class Notebook:
+    """Where a run stands after a round.
+
+    Attributes:
+        round: the last round that is complete, from 1; 0 before the first.
+        states: for each site, its state's file.
+        mean: file of the round's mean.
+        best: round chosen so far by validation, 0 for none.
+        best_score: its mean validation score.
+        candidates: for each site, the file of its predicting model of that round.
+        gradients: images that gradients were computed for so far.
+        sums: SHA-256 (hex) of every file named above.
+        lengths: bytes of every log.
+    """
+
+    round: int = 0
+    states: dict[str, str] = field(default_factory=dict)
+    mean: str = ""
+    best: int = 0
+    best_score: float = -1.0
+    candidates: dict[str, str] = field(default_factory=dict)
+    gradients: int = 0
+    sums: dict[str, str] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def files(self) -> set[str]:
+        """Names of all files that the notebook needs."""
+        return {*self.states.values(), *self.candidates.values(), self.mean} - {""}
+
+
+class RunFolder:
+    """A run's folder. Make one with :meth:`create`, come back to one with :meth:`open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state"
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings, facts: Mapping[str, object]) -> "RunFolder":
+        """Make a new run folder.
+
+        Args:
+            path: must not exist, or be empty.
+            settings: saved as ``settings.yaml``.
+            facts: what a resumed run must find unchanged, such as the data's fingerprint.
+
+        Raises:
+            StateError: if there is something at ``path`` already, or it can't be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            go_on = (
+                f"go on with it by `counterpoint resume {path}`, or choose"
+                if (path / "settings.yaml").exists()
+                else "choose"
+            )
+            raise StateError(f"{path} exists already and is left as it is; {go_on} another --out")
+        folder = cls(path)
+        try:
+            folder.state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(path, error) from error
+        for log, columns in LOGS.items():
+            write_text(path / log, ",".join(columns) + "\n")
+        write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
+        write_text(path / "settings.yaml", to_yaml(settings))
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Come back to a run folder.
+
+        Raises:
+            StateError: if there is none at ``path``.
+        """
+        if not (path / "settings.yaml").is_file() or not (path / "state").is_dir():
+            raise StateError(f"{path} is not the folder of a run: settings.yaml or state/ is missing")
+        return cls(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second process from working on the same run.
+
+        Raises:
+            StateError: if one does already.
+        """
+        try:
+            with filelock.FileLock(self.state / "lock", timeout=0):
+                yield
+        except filelock.Timeout as error:
+            raise StateError(f"another process is working on {self.path}; wait for it") from error
+
+    def settings(self, method: Method | None = None) -> Settings:
+        """Read the settings of the run; ``method`` where it can't be found by its name."""
+        try:
+            values = yaml.safe_load((self.path / "settings.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise StateError(f"{self.path / 'settings.yaml'} can't be read: {error}") from error
+        return from_dict(values, method)
+
+    def facts(self) -> dict[str, object]:
+        """Read what :meth:`create` was told."""
+        path = self.state / "facts.json"
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StateError(f"{path} can't be read: {error}") from error
+        return dict(facts)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its final results."""
+        return (self.path / "results.json").is_file()
+
+    def commit(self, notebook: Notebook, rows: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+        """End a round: append the logs, then write the notebook, which makes the round count."""
+        notebook.lengths = {log: self.append(log, new) for log, new in rows.items()}
+        body = json.dumps(asdict(notebook), indent=1, sort_keys=True)
+        checksum = hashlib.sha256(body.encode()).hexdigest()
+        write_text(self._page(notebook.round), f"{checksum}\n{body}\n")
+        self._clear_away()
+
+    def append(self, log: str, rows: Sequence[Mapping[str, object]]) -> int:
+        """Append rows to a log and return its length in bytes."""
+        return append_text(self.path / log, "".join(_csv_line(row, LOGS[log]) for row in rows))
+
+    def latest(self) -> tuple[Notebook, list[str]]:
+        """The newest notebook that is whole, and a sentence for each damaged one before it.
+
+        Before the first round is complete, an empty one. Logs are cut back to where they were.
+
+        Raises:
+            StateError: if rounds were saved and none of them is whole.
+        """
+        damaged: list[str] = []
+        for path in sorted(self.state.glob("round-*.json"), reverse=True):
+            try:
+                notebook = self._read(path)
+            except StateError as error:
+                damaged.append(f"{error}; the round before it is used")
+                continue
+            self._cut_back(notebook.lengths)
+            for newer in self.state.glob("round-*.json"):
+                if newer > path:
+                    newer.unlink()
+            return notebook, damaged
+        if damaged:
+            raise StateError(
+                f"no saved round of {self.path} is whole: {'; '.join(damaged)}. "
+                "Start again with another --out"
+            )
+        self._cut_back({log: len(",".join(columns)) + 1 for log, columns in LOGS.items()})
+        return Notebook(), []
+
+    def _read(self, path: Path) -> Notebook:
+        try:
+            checksum, _, body = path.read_text(encoding="utf-8").partition("\n")
+            if hashlib.sha256(body.rstrip("\n").encode()).hexdigest() != checksum:
+                raise StateError(f"{path} is damaged")
+            notebook = Notebook(**json.loads(body))
+        except (OSError, ValueError, TypeError) as error:
+            raise StateError(f"{path} is damaged ({error})") from error
+        for name in sorted(notebook.files):
+            file = self.state / name
+            if not file.is_file():
+                raise StateError(f"{file} is missing")
+            if hashlib.sha256(file.read_bytes()).hexdigest() != notebook.sums[name]:
+                raise StateError(f"{file} is damaged")
+        for log, length in notebook.lengths.items():
+            if not (self.path / log).is_file() or (self.path / log).stat().st_size < length:
+                raise StateError(f"{self.path / log} has lost lines")
+        return notebook
+
+    def _cut_back(self, lengths: Mapping[str, int]) -> None:
+        for log, length in lengths.items():
+            with open(self.path / log, "r+b") as file:
+                file.truncate(length)
+
+    def _page(self, round: int) -> Path:
+        return self.state / f"round-{round:05d}.json"
+
+    def _clear_away(self) -> None:
+        """Remove what the two newest notebooks do not need."""
+        pages = sorted(self.state.glob("round-*.json"))
+        needed: set[str] = set()
+        for page in pages[-2:]:
+            try:
+                needed |= self._read_quickly(page)
+            except (OSError, ValueError, TypeError):
+                return  # a damaged page: keep everything
+        for page in pages[:-2]:
+            page.unlink(missing_ok=True)
+        for file in self.state.glob("*.safetensors"):
+            if file.name not in needed:
+                file.unlink(missing_ok=True)
+
+    def _read_quickly(self, page: Path) -> set[str]:
+        body = page.read_text(encoding="utf-8").partition("\n")[2]
+        return Notebook(**json.loads(body)).files
+
+    def write_results(self, results: Mapping[str, object]) -> None:
+        """Write ``results.json``, which makes the run finished."""
+        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+        write_bytes(self.path / "results.json", text.encode())
+
+
+def _csv_line(row: Mapping[str, object], columns: Iterable[str]) -> str:
+    """One line of a log, numbers in full precision.
+
+    >>> _csv_line({"a": 0.1, "c": 'x "y", z'}, "abc")
+    '0.1,,"x ""y"", z"\\n'
+    """
+    cells = []
+    for column in columns:
+        text = str(row.get(column, ""))
+        if any(mark in text for mark in ',"\n'):
+            text = '"' + text.replace('"', '""') + '"'
+        cells.append(text)
+    return ",".join(cells) + "\n"

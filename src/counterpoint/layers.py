@@ -1,0 +1,110 @@
+"""Which tensor of a network belongs to which kind of layer, decided by module type.
+
+Deciding by name is a known trap: ``'bn' in name`` finds no layer of a stock DenseNet121 or U-Net,
+and a FedBN built on it silently is FedAvg.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+NORMALISATION = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""Normalisation layers: every batch and instance norm, group, layer and RMS norm, and subclasses."""
+
+SPECTRAL = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""Layers whose weight has a spectrum to mix. Subclasses count, transposed convolutions do not."""
+
+
+def _names(prefix: str, tensors: Iterator[tuple[str, Tensor]]) -> list[str]:
+    return [f"{prefix}.{name}" if prefix else name for name, _ in tensors]
+
+
+def normalisation_parameters(network: nn.Module) -> set[str]:
+    """Names of the affine parameters of normalisation layers.
+
+    >>> sorted(normalisation_parameters(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
+    ['1.bias', '1.weight']
+    """
+    return {
+        name
+        for prefix, module in network.named_modules()
+        if isinstance(module, NORMALISATION)
+        for name in _names(prefix, module.named_parameters(recurse=False))
+    }
+
+
+def running_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """Running means and variances of batch and instance norm, by name.
+
+    >>> list(running_statistics(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
+    ['1.running_mean', '1.running_var']
+    """
+    return {
+        name: buffer
+        for prefix, module in network.named_modules()
+        if isinstance(module, NORMALISATION)
+        for name, buffer in zip(
+            _names(prefix, module.named_buffers(recurse=False)),
+            module.buffers(recurse=False),
+            strict=True,
+        )
+        if buffer.is_floating_point()
+    }
+
+
+def other_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """Floating-point buffers that travel with the state and are no running statistics, by name."""
+    statistics = running_statistics(network)
+    persistent = network.state_dict(keep_vars=True)
+    return {
+        name: buffer
+        for name, buffer in network.named_buffers()
+        if name in persistent and name not in statistics and buffer.is_floating_point()
+    }
+
+
+def spectral_weights(network: nn.Module) -> set[str]:
+    """Names of the convolution and linear weights.
+
+    >>> spectral_weights(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    {'0.weight'}
+    """
+    return {
+        f"{prefix}.weight" if prefix else "weight"
+        for prefix, module in network.named_modules()
+        if isinstance(module, SPECTRAL)
+    }
+
+
+def batch_norms(network: nn.Module) -> list[_NormBase]:
+    """Layers that normalise with statistics of the batch and may keep running ones."""
+    return [module for module in network.modules() if isinstance(module, _NormBase)]
+
+
+@contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Let a training-mode pass use batch statistics without moving the running ones.
+
+    The second pass of weight perturbation sees the same images again, at other weights; it must
+    not count twice. Other layers that gather statistics of what passes through them carry an
+    attribute ``statistics_frozen`` and are told by it.
+    """
+    gathering = [layer for layer in network.modules() if hasattr(layer, "statistics_frozen")]
+    kept = [
+        (layer, layer.running_mean, layer.running_var, layer.num_batches_tracked)
+        for layer in batch_norms(network)
+        if layer.track_running_stats
+    ]
+    for layer, *_ in kept:
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+    for layer in gathering:
+        layer.statistics_frozen = True
+    try:
+        yield
+    finally:
+        for layer in gathering:
+            layer.statistics_frozen = False
+        for layer, mean, variance, count in kept:
+            layer.running_mean, layer.running_var, layer.num_batches_tracked = mean, variance, count

@@ -1,0 +1,97 @@
+"""Networks: the papers' own by name, any other by import path."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from counterpoint.errors import SettingsError, nearest
+from counterpoint.models.slim_vgg16 import SlimVGG16
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"slim-vgg16": SlimVGG16}
+
+# Names under which the libraries of the field ask for the same things.
+OUTPUTS = ("num_classes", "n_classes", "out_channels", "classes")
+INPUTS = ("in_channels", "in_chans", "n_channels")
+DIMENSIONS = ("spatial_dims",)
+
+
+def find_model(name: str) -> Callable[..., nn.Module]:
+    """Return the class or function behind a name or an import path ``package.module:Name``.
+
+    Raises:
+        SettingsError: if there is none.
+
+    >>> find_model("torch.nn:Linear")
+    <class 'torch.nn.modules.linear.Linear'>
+    """
+    if name in MODELS:
+        return MODELS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise SettingsError(
+            f"unknown model '{name}'{nearest(name, list(MODELS))}; known are {', '.join(MODELS)}, "
+            "any other goes by its import path, such as monai.networks.nets:DenseNet121"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise SettingsError(f"model '{name}': can't import {module}: {error}") from error
+    except AttributeError as error:
+        known = [n for n in dir(importlib.import_module(module)) if not n.startswith("_")]
+        hint = nearest(attribute, known)
+        raise SettingsError(f"model '{name}': {module} has no '{attribute}'{hint}") from error
+    if not callable(found):
+        raise SettingsError(f"model '{name}' is not a class or function that makes a network")
+    return found  # type: ignore[no-any-return]
+
+
+def build_network(
+    name: str, options: Mapping[str, Any], outputs: int, channels: int, size: int
+) -> nn.Module:
+    """Make a network and try it on two empty images.
+
+    Arguments that go by well-known names (num_classes or out_channels, in_channels,
+    spatial_dims) are filled in where ``options`` does not set them.
+
+    Raises:
+        SettingsError: if it can't be made, or does not give (2, outputs) for images
+            (2, channels, size, size).
+
+    >>> network = build_network("slim-vgg16", {}, outputs=3, channels=3, size=32)
+    """
+    make = find_model(name)
+    try:
+        accepted = inspect.signature(make).parameters
+    except ValueError:
+        accepted = inspect.signature(lambda: None).parameters
+    arguments: dict[str, Any] = {}
+    for names, value in ((OUTPUTS, outputs), (INPUTS, channels), (DIMENSIONS, 2)):
+        arguments |= {known: value for known in names if known in accepted}
+    arguments |= options
+    try:
+        network = make(**arguments)
+    except Exception as error:
+        raise SettingsError(f"model '{name}' can't be made with {arguments}: {error}") from error
+    training = network.training
+    try:
+        with torch.no_grad():
+            shape = tuple(network.eval()(torch.zeros(2, channels, size, size)).shape)
+    except Exception as error:
+        raise SettingsError(
+            f"model '{name}' can't take images of {channels} channels and {size}x{size} pixels: "
+            f"{error}"
+        ) from error
+    network.train(training)
+    if shape != (2, outputs):
+        raise SettingsError(
+            f"model '{name}' gives outputs of shape {shape} for two images; the task needs "
+            f"(2, {outputs}). Set its arguments with --model-options"
+        )
+    return network
+
+
+__all__ = ["MODELS", "SlimVGG16", "build_network", "find_model"]

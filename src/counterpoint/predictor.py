@@ -1,0 +1,117 @@
+"""A network with what stands before it, as it is trained, saved and loaded again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from counterpoint.errors import SettingsError, StateError
+from counterpoint.files import read_metadata, read_tensors
+from counterpoint.harmonise import AmplitudeNormalisation, NoHarmoniser
+from counterpoint.models import MODELS, build_network, find_model
+from counterpoint.statistics import Statistics, drop_running_statistics
+
+CHANNELS = 3
+FORMAT = "counterpoint-model-1"
+
+
+class Predictor(nn.Module):
+    """Images (N, 3, S, S) in 0..1, harmonised, moved to -1..1, through the network.
+
+    Harmonising comes before the shift to -1..1: the sign of an image's mean belongs to its
+    phase, and should not depend on whether the image is brighter than mid-grey.
+    """
+
+    def __init__(self, harmonise: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.harmonise = harmonise
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's output, for classification logits (N, classes)."""
+        output: Tensor = self.network(self.harmonise(images) * 2 - 1)
+        return output
+
+
+def build_predictor(
+    model: str,
+    model_options: Mapping[str, Any],
+    outputs: int,
+    image_size: int,
+    harmonise: AmplitudeNormalisation | NoHarmoniser,
+    statistics: Statistics,
+) -> Predictor:
+    """Make a predictor with fresh weights.
+
+    Raises:
+        SettingsError: if the network can't be made or does not fit the task.
+    """
+    network = build_network(model, model_options, outputs, CHANNELS, image_size)
+    if statistics == "batch":
+        drop_running_statistics(network)
+    return Predictor(harmonise.layer(CHANNELS, image_size), network)
+
+
+def model_card(
+    model: str,
+    model_options: Mapping[str, Any],
+    classes: tuple[str, ...],
+    image_size: int,
+    harmonise: AmplitudeNormalisation | NoHarmoniser,
+    statistics: Statistics,
+    **facts: object,
+) -> dict[str, str]:
+    """What is saved beside a model's weights, so that it can be loaded again."""
+    card = {
+        "format": FORMAT,
+        "model": model,
+        "model_options": dict(model_options),
+        "classes": list(classes),
+        "image_size": image_size,
+        "input": f"RGB images (N, 3, {image_size}, {image_size}), values 0 to 1",
+        "harmonise": {"kind": harmonise.kind} | asdict(harmonise),
+        "statistics": statistics,
+    }
+    return {"counterpoint": json.dumps(card | facts, ensure_ascii=False)}
+
+
+def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
+    """Load a model that a run has left in its ``models`` folder.
+
+    Only networks of this package and classes of ``torch.nn.Module`` by import path are made: a
+    file from elsewhere can't have other code called.
+
+    Returns:
+        The predictor, in evaluation mode, and its card: classes, image size, method, round, site.
+
+    Raises:
+        StateError: if the file is no model of a run.
+        SettingsError: if its network can't be made here.
+    """
+    path = Path(path)
+    try:
+        card: dict[str, Any] = json.loads(read_metadata(path)["counterpoint"])
+        if card["format"] != FORMAT:
+            raise StateError(f"{path} has format {card['format']}, this version reads {FORMAT}")
+        harmonise = dict(card["harmonise"])
+        part = {c.kind: c for c in (NoHarmoniser, AmplitudeNormalisation)}[harmonise.pop("kind")]
+        made = find_model(card["model"])
+        if card["model"] not in MODELS and not (
+            isinstance(made, type) and issubclass(made, nn.Module)
+        ):
+            raise SettingsError(f"{path}: '{card['model']}' is not a class of torch.nn.Module")
+        predictor = build_predictor(
+            card["model"],
+            card["model_options"],
+            len(card["classes"]),
+            card["image_size"],
+            part(**harmonise),
+            card["statistics"],
+        )
+        predictor.load_state_dict(read_tensors(path))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise StateError(f"{path} is not a model that a run has left: {error}") from error
+    return predictor.eval(), card

@@ -1,0 +1,229 @@
+"""The settings of a run: a method's defaults, overridden by a file, overridden by options.
+
+Every setting has a dotted name such as ``schedule.rounds`` or ``local.exchange``; where the last
+part says it all (``rounds``, ``exchange``) it is enough.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from counterpoint.aggregation import AGGREGATIONS
+from counterpoint.errors import SettingsError, nearest
+from counterpoint.harmonise import AmplitudeNormalisation, NoHarmoniser
+from counterpoint.local import LOCAL_UPDATES
+from counterpoint.methods import Method, find_method
+
+CHOICES: dict[str, Mapping[str, type[Any]]] = {
+    "harmonise": {choice.kind: choice for choice in (NoHarmoniser, AmplitudeNormalisation)},
+    "local": LOCAL_UPDATES,
+    "aggregation": AGGREGATIONS,
+}
+"""Parts of a method that are chosen by kind, and the kinds there are."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data, and how they are split; see :func:`counterpoint.load`."""
+
+    name: str
+    root: str | None = None
+    protocol: str | None = None
+    sites: tuple[str, ...] | None = None
+    train_limit: int | Literal["smallest"] | None = None
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it runs. Scores depend on ``device`` and ``threads`` by rounding, on nothing else.
+
+    ``threads`` are those of one worker, ``workers`` the sites that train side by side. Left open,
+    they are set so that sites fill the cores.
+    """
+
+    device: str = "auto"
+    workers: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on, as it is saved in ``settings.yaml``."""
+
+    method: Method
+    data: Data
+    machine: Machine = Field(default_factory=Machine)
+    seed: int = Field(1, ge=0)
+    source: str = ""
+    """Name or import path by which the method is found again."""
+
+
+def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any]) -> Settings:
+    """Make the settings of a run.
+
+    Args:
+        method: a method, its name or its import path.
+        data: name of a data set, or path of a table or folder.
+        overrides: values by dotted or short name; nested mappings as in a file are fine.
+
+    Raises:
+        SettingsError: naming the setting that is unknown or out of range.
+
+    >>> settings = make_settings("prrfl", "phantom", {"rounds": 3, "phase": "mean"})
+    >>> settings.method.schedule.rounds, settings.method.aggregation.phase
+    (3, 'mean')
+    """
+    source = method if isinstance(method, str) else method.name
+    found = find_method(method) if isinstance(method, str) else method
+    flat = dict(_flatten(overrides))
+    parts = {name: _choose(name, getattr(found, name), flat) for name in CHOICES}
+    settings = Settings(
+        method=dataclasses.replace(found, **parts), data=Data(name=data), source=source
+    )
+    known = dict(_flatten(as_dict(settings)))
+    # A dictionary is one setting, whatever is in it.
+    known = {name.split(".model_options.")[0]: value for name, value in known.items()}
+    for name in ("method", "data.name", *(f"{part}.kind" for part in CHOICES)):
+        known.pop(name, None)
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        section, _, field = _resolve(name, list(known)).rpartition(".")
+        changes.setdefault(section, {})[field] = value
+    return _apply(settings, changes)
+
+
+def _apply(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
+    top = dict(changes.get("", {}))
+    method = settings.method
+    parts: dict[str, Any] = {
+        section: _replace(getattr(method, section), section, changes[section])
+        for section in ("schedule", *CHOICES)
+        if section in changes
+    }
+    parts |= {k: top.pop(k) for k in ("perturbation", "statistics", "pooled") if k in top}
+    return _replace(
+        settings,
+        "",
+        top
+        | {"method": _replace(method, "", parts)}
+        | {s: _replace(getattr(settings, s), s, changes.get(s, {})) for s in ("data", "machine")},
+    )
+
+
+def _replace(part: Any, section: str, values: Mapping[str, Any]) -> Any:
+    """Return ``part`` with other values, checked."""
+    try:
+        return dataclasses.replace(part, **values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(place) for place in (section, *first["loc"][:1]) if place != "")
+        what = first["msg"].removeprefix("Value error, ")
+        got = f" (got {first['input']!r})" if first["loc"] else ""
+        raise SettingsError(f"setting {where}: {what}{got}".replace("setting :", "")) from None
+
+
+def _choose(name: str, present: Any, flat: dict[str, Any]) -> Any:
+    """Take a choice's kind out of the overrides and return the part of that kind."""
+    kind = flat.pop(f"{name}.kind", flat.pop(name, present.kind))
+    if kind == present.kind:
+        return present
+    kinds = CHOICES[name]
+    if kind not in kinds:
+        hint = nearest(str(kind), list(kinds))
+        raise SettingsError(f"unknown {name} '{kind}'{hint}; known are {', '.join(kinds)}")
+    return kinds[kind]()
+
+
+def _resolve(name: str, known: list[str]) -> str:
+    """Return the full name of a setting that may be given by its last part.
+
+    >>> _resolve("rounds", ["schedule.rounds", "seed"])
+    'schedule.rounds'
+    """
+    if name in known:
+        return name
+    fits = [full for full in known if full.endswith(f".{name}")]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise SettingsError(f"setting '{name}' could be {' or '.join(fits)}: write it in full")
+    short = [full.rpartition(".")[2] for full in known]
+    raise SettingsError(
+        f"unknown setting '{name}'{nearest(name, known + short)}; "
+        "`counterpoint methods METHOD` lists those of a method"
+    )
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted names; ``model_options`` stays a mapping."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and key != "model_options":
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def as_dict(settings: Settings) -> dict[str, Any]:
+    """Settings as plain nested values, in the order in which they are saved."""
+    method = settings.method
+    plain: dict[str, Any] = {
+        "method": settings.source or method.name,
+        "seed": settings.seed,
+        "data": dataclasses.asdict(settings.data),
+    }
+    for name in CHOICES:
+        part = getattr(method, name)
+        plain[name] = {"kind": part.kind} | dataclasses.asdict(part)
+    plain |= {
+        "perturbation": method.perturbation,
+        "statistics": method.statistics,
+        "pooled": method.pooled,
+        "schedule": dataclasses.asdict(method.schedule),
+        "machine": dataclasses.asdict(settings.machine),
+    }
+    if plain["data"]["sites"] is not None:
+        plain["data"]["sites"] = list(plain["data"]["sites"])
+    return plain
+
+
+def to_yaml(settings: Settings) -> str:
+    """Settings as the text of ``settings.yaml``."""
+    return yaml.safe_dump(as_dict(settings), sort_keys=False, allow_unicode=True)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read settings from a YAML or TOML file, as nested values.
+
+    Raises:
+        SettingsError: if the file can't be read or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"settings file {path}: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"settings file {path}: expected names and values")
+    return values
+
+
+def from_dict(values: Mapping[str, Any], method: Method | None = None) -> Settings:
+    """Settings from nested values as :func:`as_dict` gives them."""
+    rest = dict(values)
+    try:
+        name = rest.pop("method")
+        data = dict(rest.pop("data"))
+        data_name = data.pop("name")
+    except (KeyError, TypeError) as error:
+        raise SettingsError(f"settings lack {error}") from error
+    return make_settings(method or name, data_name, rest | {"data": data})

@@ -1,0 +1,62 @@
+"""Where batch norm's running statistics come from: a choice of its own, for every method.
+
+After a merge the averaged running statistics do not fit the averaged weights, and a good part of
+what looks like a method's weakness is only that. So the source is named in every result:
+
+=============  ====================================================================================
+averaged       running means and variances travel and are averaged like weights (FedAvg)
+local          they stay at the site (FedBN, SiloBN, PRR-FL)
+recalibrated   they stay, and are estimated anew on the site's training images after each merge,
+               without labels
+batch          there are none: every batch is normalised by itself, in training and in evaluation
+               (as HarmoFL was released; scores then depend on the batch size)
+=============  ====================================================================================
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from counterpoint.layers import batch_norms
+
+Statistics = Literal["averaged", "local", "recalibrated", "batch"]
+
+
+def drop_running_statistics(network: nn.Module) -> None:
+    """Make every batch norm of ``network`` use the statistics of the batch, always (``batch``)."""
+    for layer in batch_norms(network):
+        layer.track_running_stats = False
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Estimate the running statistics anew as their mean over ``batches``, at the present weights.
+
+    Only batch norm is in training mode meanwhile: dropout stays off. Without a batch norm layer,
+    nothing is computed.
+
+    >>> net = nn.Sequential(nn.BatchNorm1d(1))
+    >>> recalibrate(net, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])])
+    >>> net[0].running_mean, net[0].running_var
+    (tensor([4.]), tensor([2.]))
+    """
+    layers = [layer for layer in batch_norms(model) if layer.track_running_stats]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    was_training = model.training
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over the batches
+        layer.train()
+    try:
+        for images in batches:
+            model(images)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        model.train(was_training)

@@ -1,0 +1,272 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from counterpoint.data import load, write_phantom
+from counterpoint.errors import DataError, SettingsError
+
+SPLITS = ["train"] * 8 + ["val"] * 2 + ["TEST"] * 2
+
+
+def rows(site, count=12):
+    """Return a site's table: two classes in turn, a patient an image."""
+    return pd.DataFrame(
+        {
+            "site": site,
+            "image": [f"{site}/{i}.png" for i in range(count)],
+            "label": [("cat", "dog")[i % 2] for i in range(count)],
+            "split": (SPLITS * count)[:count],
+            "patient": [f"{site}{i}" for i in range(count)],
+        }
+    )
+
+
+@pytest.fixture
+def table():
+    return pd.concat([rows("1"), rows("2")], ignore_index=True)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes a table and its images and returns the CSV's path."""
+
+    def write(table: pd.DataFrame, **options) -> Path:
+        rng = np.random.default_rng(0)
+        for image in table.get("image", []):
+            if image and not (tmp_path / image).exists():
+                (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / image)
+        table.to_csv(tmp_path / "all.csv", index=False, **options)
+        return tmp_path / "all.csv"
+
+    return write
+
+
+def counts(federation):
+    return [
+        tuple((s.table["split"] == p).sum() for p in ("train", "validation", "test"))
+        for s in federation.sites
+    ]
+
+
+def test_one_csv_as_it_is(table, write, tmp_path):
+    federation = load(write(table))
+    assert (federation.name, federation.protocol) == ("all", "given")
+    assert federation.classes == ("cat", "dog")
+    assert [s.name for s in federation.sites] == ["1", "2"]
+    assert counts(federation) == [(8, 2, 2)] * 2
+    first = federation.sites[0].table.iloc[0]
+    assert first["image"] == str(tmp_path / "1" / "0.png")
+    assert (first["label"], first["group"]) == (0, "10")
+    assert federation.notes == ()
+
+
+def test_a_folder_of_site_folders(table, write, tmp_path):
+    write(table)
+    for site in ("1", "2"):
+        mine = table[table["site"] == site].assign(image=[f"{i}.png" for i in range(12)])
+        mine.drop(columns="site").to_csv(tmp_path / site / "labels.csv", index=False)
+    (tmp_path / "papers").mkdir()
+    folder, csv = load(tmp_path), load(tmp_path / "all.csv")
+    assert folder.fingerprint == csv.fingerprint
+    assert any("papers" in note for note in folder.notes)
+
+
+def test_absolute_paths_masks_and_integer_labels(table, write, tmp_path):
+    path = write(table)
+    table["image"] = [str(tmp_path / image) for image in table["image"]]
+    table["label"] = [(10, 9)[i % 2] for i in range(24)]
+    table["mask"] = ["", *table["image"].tolist()[1:]]
+    federation = load(write(table))
+    assert path.exists()
+    assert federation.classes == ("9", "10")
+    assert federation.sites[0].table["mask"].tolist()[:2] == ["", str(tmp_path / "1/1.png")]
+
+
+def test_one_site_has_masks_and_the_other_none(tmp_path):
+    write_phantom(tmp_path, size=8, scale=0.02)
+    path = tmp_path / "east" / "labels.csv"
+    pd.read_csv(path).drop(columns="mask").to_csv(path, index=False)
+    east, north, *_ = load(tmp_path).sites
+    assert set(east.table["mask"]) == {""}
+    assert all(Path(mask).is_file() for mask in north.table["mask"])
+    Path(north.table.loc[0, "mask"]).unlink()
+    with pytest.raises(DataError, match=r"'north': 1 of 12 .*masks"):
+        load(tmp_path)
+
+
+def test_no_split_makes_one_and_says_so(table, write):
+    path = write(table.drop(columns=["split", "patient"]))
+    federation = load(path)
+    assert federation.protocol == "grouped"
+    assert counts(federation) == [(8, 2, 2)] * 2
+    text = " ".join(federation.notes)
+    assert "a split was made with seed 1" in text
+    assert "12 of 12 images have no known patient" in text
+    assert load(path, seed=1).fingerprint == federation.fingerprint
+    assert load(path, seed=2).fingerprint != federation.fingerprint
+    with pytest.raises(DataError, match="no column 'split'"):
+        load(path, protocol="given")
+
+
+def test_the_split_does_not_depend_on_the_place_or_the_kept_sites(table, write, tmp_path):
+    third = pd.concat([table, rows("3")], ignore_index=True).drop(columns=["split", "patient"])
+    write(third)
+    shutil.copytree(tmp_path, tmp_path.parent / "moved")
+    whole, moved = load(tmp_path / "all.csv"), load(tmp_path.parent / "moved" / "all.csv")
+    assert whole.fingerprint == moved.fingerprint
+    two = load(tmp_path / "all.csv", sites=["3", "1"])
+    assert [s.name for s in two.sites] == ["1", "3"]
+    assert two.sites[1].table["split"].tolist() == whole.sites[2].table["split"].tolist()
+    with pytest.raises(SettingsError, match=r"unknown site 'no'.*sites: 1, 2, 3"):
+        load(tmp_path / "all.csv", sites=["1", "no"])
+
+
+def test_a_leaking_patient_is_an_error_unless_accepted(table, write):
+    table.loc[[0, 10, 23], "patient"] = "pat7"
+    path = write(table)
+    with pytest.raises(
+        DataError, match=r"'1': 1 of 2 test images share .*pat7.*--protocol grouped"
+    ):
+        load(path)
+    accepted = load(path, protocol="given")
+    assert any("leaks" in n and "'2': 1 of 2" in n and "in front" in n for n in accepted.notes)
+    clean = load(path, protocol="grouped")
+    frame = pd.concat([s.table for s in clean.sites])
+    assert frame[frame["group"] == "pat7"]["split"].nunique() == 1
+
+
+def test_equal_files_leak_or_are_noted(table, write, tmp_path):
+    path = write(table)
+    shutil.copy(tmp_path / "1" / "0.png", tmp_path / "1" / "1.png")
+    assert any("2 images have a twin" in note for note in load(path).notes)
+    shutil.copy(tmp_path / "1" / "0.png", tmp_path / "2" / "11.png")
+    with pytest.raises(DataError, match=r"'2': 1 of 2 test images are the same file .*2/11.png"):
+        load(path)
+    frame = pd.concat([s.table for s in load(path, protocol="grouped").sites])
+    twins = frame[frame["content"].duplicated(keep=False)]
+    assert (len(twins), twins["group"].nunique(), twins["split"].nunique()) == (3, 1, 1)
+
+
+def test_train_limit(table, write):
+    path = write(pd.concat([table, rows("3", 36)], ignore_index=True))
+    assert counts(load(path)) == [(8, 2, 2), (8, 2, 2), (24, 6, 6)]
+    smallest = load(path, train_limit="smallest")
+    assert counts(smallest) == [(8, 2, 2), (8, 2, 2), (8, 6, 6)]
+    assert "site '3': 8 of 24 training images are used" in smallest.notes
+    assert counts(load(path, train_limit=3)) == [(3, 2, 2), (3, 2, 2), (3, 6, 6)]
+    for bad in (1, "large", True, 2.5):
+        with pytest.raises(SettingsError, match="train_limit is"):
+            load(path, train_limit=bad)
+
+
+def test_train_limit_below_the_classes(table, write):
+    table.loc[0, "label"] = "bird"
+    with pytest.raises(SettingsError, match="train_limit 2 is too small for site '1': 3 classes"):
+        load(write(table), train_limit=2)
+
+
+def test_a_lacking_class_is_a_note(table, write):
+    table["label"] = table["label"].where(table.index != 0, "bird")
+    assert load(write(table)).notes == ("site '2' has no training image of class 'bird'",)
+
+
+def test_missing_files_are_an_error_or_left_out(table, write, tmp_path):
+    path = write(table)
+    for i in range(4):
+        (tmp_path / "2" / f"{i}.png").unlink()
+    with pytest.raises(DataError, match=r"'2': 4 of 12 .*2/0.png \(line 14\).*--skip-bad"):
+        load(path)
+    federation = load(path, skip_bad=True)
+    assert counts(federation)[1] == (4, 2, 2)
+    assert any("4 of 12" in note and "left out" in note for note in federation.notes)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "words"),
+    [
+        (3, "label", "", r"all.csv, line 5: no value in column 'label'"),
+        (3, "label", "NaN", r"line 5: no value in column 'label'"),
+        (3, "site", "", r"line 5: no value in column 'site'"),
+        (3, "image", "", r"line 5: no value in column 'image'"),
+        (3, "image", "1/../1/1.png", r"line 5: the image .* is already in line 3"),
+        (3, "split", "", r"line 5: no value in column 'split'"),
+        (3, "split", "trane", r"line 5: unknown split 'trane'; did you mean 'train'"),
+    ],
+)
+def test_a_bad_value_names_its_line(table, write, row, column, value, words):
+    table.loc[row, column] = value
+    with pytest.raises(DataError, match=words):
+        load(write(table))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.rename(columns={"label": "lable"}), "no column 'label'; did you mean 'lable'"),
+        (lambda t: t.drop(columns="site"), "no column 'site'.*its columns: image"),
+        (lambda t: t[:0], "no rows"),
+        (lambda t: t[:12], "two or more.*only one"),
+        (lambda t: t.assign(split="train"), "'1' has too few validation images"),
+        (lambda t: t[t["split"] != "TEST"], "'1' has too few test images"),
+        (lambda t: t[(t["split"] != "train") | (t.index % 12 == 0)], "too few training|few train"),
+        (lambda t: t.assign(label=["cat"] * 12 + ["cat", "dog"] * 6), "'1': all 8 .* 'cat'"),
+    ],
+)
+def test_tables_that_cannot_be_used(table, write, change, words):
+    with pytest.raises(DataError, match=words):
+        load(write(change(table)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "is empty"),
+        (b"site,image,label\n\xff\xfe,1,2\n", "not UTF-8"),
+        (b'site,image,label\n"x,1,2\n', "check its quotes"),
+        (b"site,image,label\nx,1\n", "line 2: 2 values but 3 columns"),
+        (b"site,image,label\n\nx,1,2,3\n", "line 3: 4 values"),
+        (b"site;image;label\nx;1;2\n", "semicolons"),
+        (b"site,image,label,label\nx,1,2,3\n", "'label' more than once"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path, text, words):
+    (tmp_path / "all.csv").write_bytes(text)
+    with pytest.raises(DataError, match=words):
+        load(tmp_path / "all.csv")
+
+
+def test_spreadsheet_habits_are_understood(table, write):
+    table.columns = [" Site", "Image ", "LABEL", "Split", "patient"]
+    table.insert(0, "age", 50)
+    plain = load(write(table.rename(columns=str.strip).rename(columns=str.lower)))
+    path = write(plain_columns := table, encoding="utf-8-sig")
+    assert list(plain_columns)[1] == " Site"
+    path.write_bytes(path.read_bytes() + b",,,,,\r\n")
+    assert load(path).fingerprint == plain.fingerprint
+
+
+def test_suspicious_columns_and_labels_are_noted(table, write):
+    table.loc[0, "label"] = "Dog"
+    notes = " ".join(load(write(table.rename(columns={"split": "spilt"}))).notes)
+    assert "'spilt' is not used; did you mean 'split'" in notes
+    assert "Dog, dog differ only in upper and lower case" in notes
+
+
+def test_sites_must_agree_on_having_a_split(table, write):
+    table.loc[12:, "split"] = ""
+    path = write(table)
+    with pytest.raises(DataError, match="line 14: site '2' has no split"):
+        load(path)
+    assert load(path, protocol="grouped").protocol == "grouped"
+
+
+def test_a_folder_without_sites(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(DataError, match=r"neither a labels.csv nor folders with one"):
+        load(tmp_path)
