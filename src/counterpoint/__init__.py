@@ -10,15 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from counterpoint.api import resume, run
     from counterpoint.data import Federation, Site, datasets, inspect, load
-    from counterpoint.federation import resume, run
     from counterpoint.methods import Method, Schedule, find_method, methods
     from counterpoint.predictor import load_model
     from counterpoint.results import Result
 
 _HOMES = {
     "counterpoint.data": ("Federation", "Site", "datasets", "inspect", "load"),
-    "counterpoint.federation": ("resume", "run"),
+    "counterpoint.api": ("resume", "run"),
     "counterpoint.methods": ("Method", "Schedule", "find_method", "methods"),
     "counterpoint.predictor": ("load_model",),
     "counterpoint.results": ("Result",),

@@ -88,14 +88,15 @@ class Client:
         self.precision: torch.dtype = getattr(torch, self.schedule.precision)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            first = self._build()
+            first = new_predictor(method, task.outputs)
         initial = first.state_dict()
         # All models of all sites start from the same weights.
         self.models: dict[str, Predictor] = {}
         for role in method.local.roles:
-            model = first if not self.models else self._build()
+            model = first if not self.models else new_predictor(method, task.outputs)
             model.load_state_dict(initial)
-            self.models[role] = model.to(self.device, memory_format=torch.channels_last)
+            # channels_last is the faster layout for convolutions on every device
+            self.models[role] = model.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
         self._initial = {name: tensor.clone() for name, tensor in initial.items()}
         self.shared = self.models[method.local.shared]
         self.optimizers = {role: self._optimizer(model) for role, model in self.models.items()}
@@ -233,9 +234,8 @@ class Client:
         for data in self.local.sites:
             outputs, labels = predict(self.models, self._in_order(split, (data,)), self.precision)
             for role, logits in outputs.items():
-                yield {"site": data.name, "model": role, "split": split} | self.task.scores(
-                    logits, labels
-                )
+                row: Row = {"site": data.name, "model": role, "split": split}
+                yield row | self.task.scores(logits, labels)
 
     def test(self, local: Local, candidate: Payload) -> list[Row]:
         """Scores of a chosen predicting model on the test images of every site at hand."""
@@ -264,17 +264,6 @@ class Client:
     def _progress(self, round: int) -> float:
         return (round - 1) / self.schedule.rounds
 
-    def _build(self) -> Predictor:
-        schedule = self.schedule
-        return build_predictor(
-            schedule.model,
-            schedule.model_options,
-            self.task.outputs,
-            schedule.image_size,
-            self.method.harmonise,
-            self.method.statistics,
-        )
-
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         schedule = self.schedule
         if schedule.optimizer == "adam":
@@ -287,6 +276,18 @@ class Client:
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
         )
+
+
+def new_predictor(method: Method, outputs: int) -> Predictor:
+    """Make a method's model with fresh weights; raise SettingsError if it can't be made."""
+    return build_predictor(
+        method.schedule.model,
+        method.schedule.model_options,
+        outputs,
+        method.schedule.image_size,
+        method.harmonise,
+        method.statistics,
+    )
 
 
 def _below(prefix: str, state: Payload) -> Payload:

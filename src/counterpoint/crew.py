@@ -4,7 +4,6 @@ Sites are handed out in order and their results come back in order; a result nev
 computed it or when.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -18,9 +17,12 @@ from loky.backend import get_context
 from loky.process_executor import TerminatedWorkerError
 
 from counterpoint.client import Client
-from counterpoint.errors import TrainingError
+from counterpoint.errors import SettingsError, TrainingError
 from counterpoint.settings import Settings
 from counterpoint.tasks import Classification
+
+MOST_STARTS = 256
+"""Worker processes are numbered as they start, so that GPUs go round; more than ever start."""
 
 Event = dict[str, object]
 Report = Callable[[Event], None]
@@ -33,12 +35,21 @@ Crew = Callable[[Callable[[Client, Any, Report], Done], Iterable[Any]], Iterator
 def choose_device(name: str) -> torch.device:
     """The device by its name; ``auto`` is a GPU where there is one, else the CPU.
 
+    Raises:
+        SettingsError: if there is no such device here.
+
     >>> choose_device("cpu")
     device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"device '{name}' can't be used here: {reason}") from error
+    return device
 
 
 def share_cores(sites: int, workers: int | None, threads: int | None) -> tuple[int, int]:
@@ -46,7 +57,9 @@ def share_cores(sites: int, workers: int | None, threads: int | None) -> tuple[i
 
     Threads depend on cores and sites, never on the number of workers, so neither do the scores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     threads = threads or max(1, cores // sites)
     workers = workers or max(1, min(sites, cores // threads))
     return min(workers, sites), threads
@@ -66,14 +79,16 @@ def gather(
             torch.set_num_threads(before)
         return
     context = get_context("loky")
-    events = context.SimpleQueue()
+    events, turns = context.SimpleQueue(), context.SimpleQueue()
+    for turn in range(MOST_STARTS):
+        turns.put(turn)
     listener = threading.Thread(target=_listen, args=(events, report), daemon=True)
     listener.start()
     executor = loky.ProcessPoolExecutor(
         max_workers=workers,
         context=context,
         initializer=_start_worker,
-        initargs=(settings, task, threads, events, context.Value("i", 0)),
+        initargs=(settings, task, threads, events, turns),
         timeout=None,
         env={"OMP_NUM_THREADS": str(threads)},
     )
@@ -122,16 +137,14 @@ _events: Any = None
 
 
 def _start_worker(
-    settings: Settings, task: Classification, threads: int, events: Any, count: Any
+    settings: Settings, task: Classification, threads: int, events: Any, turns: Any
 ) -> None:
     global _client, _events
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     torch.set_num_threads(threads)
     device = choose_device(settings.machine.device)
     if device.type == "cuda" and device.index is None:
-        with count.get_lock():
-            device = torch.device("cuda", count.value % torch.cuda.device_count())
-            count.value += 1
+        device = torch.device("cuda", turns.get() % torch.cuda.device_count())
     _client = Client(settings.method, task, settings.seed, device)
     _events = events
 
@@ -139,8 +152,3 @@ def _start_worker(
 def _work(work: Callable[..., Any], job: Any) -> Any:
     assert _client is not None
     return work(_client, job, _events.put)
-
-
-def is_worker() -> bool:
-    """Whether this is a worker process."""
-    return multiprocessing.parent_process() is not None

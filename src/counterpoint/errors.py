@@ -1,4 +1,4 @@
-"""What can go wrong, in words that say what to do. The command line prints these without a traceback."""
+"""What can go wrong, in words that say what to do; the command line prints them as they are."""
 
 
 class CounterpointError(Exception):
@@ -33,5 +33,6 @@ def nearest(word: str, known: list[str]) -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    close = close or difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,31 +1,23 @@
 """The loop of a federation, readable from top to bottom."""
 
-import dataclasses
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import counterpoint.data as data_readers
 from counterpoint.client import Client, Local, Row, Visit
-from counterpoint.crew import Crew, Event, Report, choose_device, gather, share_cores
+from counterpoint.crew import Crew, Report, choose_device, gather
 from counterpoint.data.site import Federation, SiteData
-from counterpoint.errors import PayloadError, StateError
+from counterpoint.errors import PayloadError
 from counterpoint.files import read_tensors, write_tensors
 from counterpoint.folder import Notebook, RunFolder
-from counterpoint.methods import Method
 from counterpoint.payload import Payload
 from counterpoint.results import Result, summarise, write_models
 from counterpoint.server import WeightedMean
-from counterpoint.settings import Settings, make_settings
+from counterpoint.settings import Settings
 from counterpoint.tasks import Classification
-
-
-def ignore(event: Event) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,111 +43,7 @@ class Done:
     sums: dict[str, str]
 
 
-def run(
-    method: str | Method,
-    data: str | Federation,
-    *,
-    out: str | Path,
-    report: Report = ignore,
-    settings: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Result:
-    """Train a federation and leave everything in the folder ``out``.
-
-    Args:
-        method: a method's name, an import path ``my_method.py:METHOD``, or a Method.
-        data: name of a data set, path of your own table or folder, or what `counterpoint.load`
-            gave.
-        out: a folder that does not exist yet.
-        report: is told of every score as it comes (see the command line's live display).
-        settings: settings by name, as in a file.
-        **options: the same by keyword; short names do: ``rounds=5, lr=0.1, local="deputy"``.
-
-    Returns:
-        The result: scores, settings, and the models to load.
-
-    Raises:
-        CounterpointError: if data, settings, training or the folder fail; the text says where.
-
-    >>> import tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> result = run("fedavg", "phantom", out=folder, rounds=1, local_epochs=1, image_size=32,
-    ...              train_limit=16, workers=1)
-    >>> sorted(result.table.columns)
-    ['accuracy', 'auc', 'loss', 'macro_f1']
-    """
-    name = data if isinstance(data, str) else data.name
-    chosen = make_settings(method, name, {**(settings or {}), **options})
-    federation = data if isinstance(data, Federation) else read_data(chosen)
-    workers, threads = share_cores(
-        1 if chosen.method.pooled else len(federation.sites),
-        chosen.machine.workers,
-        chosen.machine.threads,
-    )
-    chosen = _with_machine(chosen, workers, threads)
-    federation, sites = data_readers.decode(
-        federation,
-        chosen.method.schedule.image_size,
-        skip_bad=chosen.data.skip_bad,
-        progress=lambda done, total: report({"decoded": done, "of": total}),
-    )
-    facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
-    folder = RunFolder.create(Path(out), chosen, facts)
-    return _go_on(folder, chosen, federation, sites, report)
-
-
-def resume(
-    out: str | Path,
-    *,
-    data: Federation | None = None,
-    method: Method | None = None,
-    workers: int | None = None,
-    report: Report = ignore,
-) -> Result:
-    """Go on with a run that was stopped; the end is bit for bit that of a run never stopped.
-
-    ``data`` and ``method`` are needed only where the run was given objects and not names.
-    ``workers`` may be another number than before.
-
-    Raises:
-        StateError: if the folder is not a run's, its data changed, or all saved rounds are
-            damaged.
-    """
-    folder = RunFolder.open(Path(out))
-    chosen = folder.settings(method)
-    if folder.finished:
-        return Result(folder.path)
-    if workers is not None:
-        chosen = _with_machine(chosen, workers, chosen.machine.threads or 1)
-    federation, sites = data_readers.decode(
-        data or read_data(chosen),
-        chosen.method.schedule.image_size,
-        skip_bad=chosen.data.skip_bad,
-        progress=lambda done, total: report({"decoded": done, "of": total}),
-    )
-    if folder.facts().get("fingerprint") != federation.fingerprint:
-        raise StateError(
-            f"the data are not those that {folder.path} was started on (images, labels or splits "
-            "changed); a run goes on with the same data only"
-        )
-    return _go_on(folder, chosen, federation, sites, report)
-
-
-def read_data(settings: Settings) -> Federation:
-    """Load the data that the settings name."""
-    data = settings.data
-    return data_readers.load(
-        data.name,
-        data.root,
-        protocol=data.protocol,
-        seed=settings.seed,
-        sites=list(data.sites) if data.sites else None,
-        train_limit=data.train_limit,
-        skip_bad=data.skip_bad,
-    )
-
-
-def _go_on(
+def federate(
     folder: RunFolder,
     settings: Settings,
     federation: Federation,
@@ -173,9 +61,18 @@ def _go_on(
         notebook, damaged = folder.latest()
         for sentence in damaged:
             report({"warning": sentence})
-        report({"rounds": settings.method.schedule.rounds, "from": notebook.round})
+        schedule = settings.method.schedule
+        report(
+            {
+                "from": min(notebook.round, schedule.rounds),
+                "rounds": schedule.rounds,
+                "epochs": schedule.local_epochs,
+                "sites": len(sites),
+                "predicts": settings.method.local.predicts,
+            }
+        )
         with gather(settings, task, workers, threads, report) as crew:
-            while notebook.round <= settings.method.schedule.rounds:
+            while notebook.round <= schedule.rounds:
                 notebook = play_round(folder, settings, notebook, locals_, crew, report)
             return finish(folder, settings, federation, task, notebook, locals_, crew)
 
@@ -218,9 +115,7 @@ def play_round(
         try:
             mean.add(visit.site, visit.payload, visit.weight)
         except PayloadError as error:
-            raise PayloadError(
-                f"round {round}: {error}. Nothing of this round was kept"
-            ) from error
+            raise PayloadError(f"round {round}: {error}. Nothing of this round was kept") from error
         scores += visit.rows
         sent += describe(visit.payload, round, visit.site, "up")
         after.gradients += visit.gradients
@@ -285,7 +180,8 @@ def finish(
         "chosen_round": notebook.best,
         "validation": notebook.best_score,
         "images_with_gradient": notebook.gradients,
-        "data": folder.facts(),
+        "data_fingerprint": federation.fingerprint,
+        "data_notes": list(federation.notes),
         "versions": {name: version(name) for name in ("counterpoint", "torch", "numpy", "monai")}
         | {"python": platform.python_version()},
         "device": str(choose_device(settings.machine.device)),
@@ -329,8 +225,3 @@ def mean_score(rows: list[Row], settings: Settings, round: int) -> float:
 
 def _noted(notebook: Notebook, file: str | None) -> tuple[str, str] | None:
     return (file, notebook.sums[file]) if file else None
-
-
-def _with_machine(settings: Settings, workers: int, threads: int) -> Settings:
-    machine = dataclasses.replace(settings.machine, workers=workers, threads=threads)
-    return dataclasses.replace(settings, machine=machine)

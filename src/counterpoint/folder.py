@@ -15,15 +15,26 @@ from pathlib import Path
 import filelock
 import yaml
 
-from counterpoint.errors import StateError
+from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import append_text, write_bytes, write_error, write_text
 from counterpoint.methods import Method
 from counterpoint.settings import Settings, from_dict, to_yaml
 
-SCORES = (
-    "round site model moment epoch stage split macro_f1 accuracy auc loss train_loss".split()
-)
-PAYLOADS = "round site direction name shape bytes".split()
+SCORES = [
+    "round",
+    "site",
+    "model",
+    "moment",
+    "epoch",
+    "stage",
+    "split",
+    "macro_f1",
+    "accuracy",
+    "auc",
+    "loss",
+    "train_loss",
+]
+PAYLOADS = ["round", "site", "direction", "name", "shape", "bytes"]
 LOGS = {"scores.csv": SCORES, "payloads.csv": PAYLOADS}
 
 
@@ -76,15 +87,10 @@ class RunFolder:
             facts: what a resumed run must find unchanged, such as the data's fingerprint.
 
         Raises:
-            StateError: if there is something at ``path`` already, or it can't be written.
+            SettingsError: if there is something at ``path`` already.
+            StateError: if it can't be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            go_on = (
-                f"go on with it by `counterpoint resume {path}`, or choose"
-                if (path / "settings.yaml").exists()
-                else "choose"
-            )
-            raise StateError(f"{path} exists already and is left as it is; {go_on} another --out")
+        cls.check_free(path)
         folder = cls(path)
         try:
             folder.state.mkdir(parents=True, exist_ok=True)
@@ -96,6 +102,19 @@ class RunFolder:
         write_text(path / "settings.yaml", to_yaml(settings))
         return folder
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise SettingsError if there is something at ``path`` already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            go_on = (
+                f"go on with it by `counterpoint resume {path}`, or choose"
+                if (path / "settings.yaml").exists()
+                else "choose"
+            )
+            raise SettingsError(
+                f"{path} exists already and is left as it is; {go_on} another --out"
+            )
+
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """Come back to a run folder.
@@ -104,7 +123,9 @@ class RunFolder:
             StateError: if there is none at ``path``.
         """
         if not (path / "settings.yaml").is_file() or not (path / "state").is_dir():
-            raise StateError(f"{path} is not the folder of a run: settings.yaml or state/ is missing")
+            raise StateError(
+                f"{path} is not the folder of a run: settings.yaml or state/ is missing"
+            )
         return cls(path)
 
     @contextmanager
@@ -142,7 +163,9 @@ class RunFolder:
         """Whether the run has its final results."""
         return (self.path / "results.json").is_file()
 
-    def commit(self, notebook: Notebook, rows: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+    def commit(
+        self, notebook: Notebook, rows: Mapping[str, Sequence[Mapping[str, object]]]
+    ) -> None:
         """End a round: append the logs, then write the notebook, which makes the round count."""
         notebook.lengths = {log: self.append(log, new) for log, new in rows.items()}
         body = json.dumps(asdict(notebook), indent=1, sort_keys=True)

@@ -57,12 +57,14 @@ class AmplitudeLayer(nn.Module):
     def batch_amplitude(self, images: Tensor) -> Tensor:
         """Mean amplitude of a batch (N, C, S, S), shaped like ``amplitude``."""
         if self.band == "dc":
-            return images.sum(dim=(-2, -1)).abs().mean(0)
+            mean: Tensor = images.sum(dim=(-2, -1)).abs().mean(0)
+            return mean
         spectrum = torch.fft.rfft2(images)
         if self.band != "full":
             b = self.amplitude.shape[-1] - 1
             spectrum = take_band(spectrum, b, b)
-        return spectrum.abs().mean(0)
+        amplitude: Tensor = spectrum.abs().mean(0)
+        return amplitude
 
     @torch.no_grad()
     def update(self, images: Tensor) -> None:

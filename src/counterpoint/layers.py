@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 NORMALISATION = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-"""Normalisation layers: every batch and instance norm, group, layer and RMS norm, and subclasses."""
+"""Normalisation layers: batch and instance norms, group, layer and RMS norm, and subclasses."""
 
 SPECTRAL = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 """Layers whose weight has a spectrum to mix. Subclasses count, transposed convolutions do not."""
@@ -99,12 +99,12 @@ def frozen_statistics(network: nn.Module) -> Iterator[None]:
     ]
     for layer, *_ in kept:
         layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-    for layer in gathering:
-        layer.statistics_frozen = True
+    for gatherer in gathering:
+        gatherer.statistics_frozen = True  # type: ignore[assignment]
     try:
         yield
     finally:
-        for layer in gathering:
-            layer.statistics_frozen = False
+        for gatherer in gathering:
+            gatherer.statistics_frozen = False  # type: ignore[assignment]
         for layer, mean, variance, count in kept:
             layer.running_mean, layer.running_var, layer.num_batches_tracked = mean, variance, count

@@ -43,7 +43,9 @@ def perturbed_step(
     moved = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad for p in moved if p.grad is not None]
     with torch.no_grad():
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        norm = torch.linalg.vector_norm(
+            torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+        )
         scale = alpha / (norm + 1e-12)
         kept = [p.clone() for p in moved]
         for parameter, gradient in zip(moved, gradients, strict=True):

@@ -68,8 +68,8 @@ class Result:
         path = folder / "global.safetensors" if site is None else _personal(folder, site)
         if not path.is_file():
             sites = list(self.results["test"])
-            what = "a global model" if site is None else f"a model of site '{site}'"
-            raise StateError(f"{self.path} has not {what}{nearest(site or '', sites)}")
+            what = "global model" if site is None else f"model of site '{site}'"
+            raise StateError(f"{self.path} has no {what}{nearest(site or '', sites)}")
         return load_model(path)[0]
 
 

@@ -7,8 +7,9 @@ part says it all (``rounds``, ``exchange``) it is enough.
 import dataclasses
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -19,6 +20,9 @@ from counterpoint.errors import SettingsError, nearest
 from counterpoint.harmonise import AmplitudeNormalisation, NoHarmoniser
 from counterpoint.local import LOCAL_UPDATES
 from counterpoint.methods import Method, find_method
+from counterpoint.methods.method import Count
+
+Part = TypeVar("Part")
 
 CHOICES: dict[str, Mapping[str, type[Any]]] = {
     "harmonise": {choice.kind: choice for choice in (NoHarmoniser, AmplitudeNormalisation)},
@@ -49,8 +53,8 @@ class Machine:
     """
 
     device: str = "auto"
-    workers: int | None = Field(None, ge=1)
-    threads: int | None = Field(None, ge=1)
+    workers: Count | None = None
+    threads: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Settings:
 
     method: Method
     data: Data
-    machine: Machine = Field(default_factory=Machine)
-    seed: int = Field(1, ge=0)
+    machine: Machine = field(default_factory=Machine)
+    seed: Annotated[int, Field(ge=0)] = 1
     source: str = ""
     """Name or import path by which the method is found again."""
 
@@ -82,12 +86,12 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     """
     source = method if isinstance(method, str) else method.name
     found = find_method(method) if isinstance(method, str) else method
-    flat = dict(_flatten(overrides))
+    flat = dict(flatten(overrides))
     parts = {name: _choose(name, getattr(found, name), flat) for name in CHOICES}
     settings = Settings(
         method=dataclasses.replace(found, **parts), data=Data(name=data), source=source
     )
-    known = dict(_flatten(as_dict(settings)))
+    known = dict(flatten(as_dict(settings)))
     # A dictionary is one setting, whatever is in it.
     known = {name.split(".model_options.")[0]: value for name, value in known.items()}
     for name in ("method", "data.name", *(f"{part}.kind" for part in CHOICES)):
@@ -117,10 +121,10 @@ def _apply(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Sett
     )
 
 
-def _replace(part: Any, section: str, values: Mapping[str, Any]) -> Any:
+def _replace(part: Part, section: str, values: Mapping[str, Any]) -> Part:
     """Return ``part`` with other values, checked."""
     try:
-        return dataclasses.replace(part, **values)
+        return dataclasses.replace(part, **values)  # type: ignore[type-var]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(place) for place in (section, *first["loc"][:1]) if place != "")
@@ -161,12 +165,12 @@ def _resolve(name: str, known: list[str]) -> str:
     )
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested mappings as dotted names; ``model_options`` stays a mapping."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and key != "model_options":
-            yield from _flatten(value, f"{name}.")
+            yield from flatten(value, f"{name}.")
         else:
             yield name, value
 

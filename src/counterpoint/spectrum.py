@@ -158,7 +158,8 @@ def normalise_amplitude(images: Tensor, amplitude: Tensor) -> Tensor:
         bh, bw = amplitude.shape[-2] // 2, amplitude.shape[-1] - 1
         own = take_band(spectrum, bh, bw)
         spectrum = add_to_band(spectrum, amplitude * unit_phase(own) - own)
-    return torch.fft.irfft2(spectrum, s=images.shape[-2:])
+    harmonised: Tensor = torch.fft.irfft2(spectrum, s=images.shape[-2:])
+    return harmonised
 
 
 def normalise_mean(images: Tensor, amplitude: Tensor) -> Tensor:

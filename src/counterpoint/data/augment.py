@@ -5,6 +5,7 @@ or noise, and shift-scale-rotate, with its probabilities and ranges. Every image
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -65,13 +66,12 @@ def blur_or_noise(images: Tensor, generator: Generator, p: float) -> Tensor:
     which = torch.randint(3, (len(images),), generator=generator)
     which[~chance(len(images), p, generator)] = 3
     images = images.clone()
-    for index, change in enumerate(
-        (
-            median_blur,
-            lambda x: gaussian_blur(x, sigma=1.1),
-            lambda x: noise(x, generator, 5.0, 30.0),
-        )
-    ):
+    changes: list[Callable[[Tensor], Tensor]] = [
+        median_blur,
+        lambda x: gaussian_blur(x, sigma=1.1),
+        lambda x: noise(x, generator, 5.0, 30.0),
+    ]
+    for index, change in enumerate(changes):
         chosen = which == index
         if chosen.any():
             images[chosen] = change(images[chosen])

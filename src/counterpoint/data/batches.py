@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,10 +26,12 @@ def split_into_batches(count: int, batch_size: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
 
 
-def take(part: Part, positions: np.ndarray) -> np.ndarray:
+def take(part: Part, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Images (n, 3, S, S) of a part as float32 in 0..1."""
     images = part.images[part.rows[positions]]
-    return images.astype(np.float32) / np.iinfo(images.dtype).max
+    largest = np.float32(np.iinfo(images.dtype).max)
+    scaled: npt.NDArray[np.float32] = images.astype(np.float32) / largest
+    return scaled
 
 
 def batches(

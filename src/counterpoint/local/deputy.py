@@ -36,7 +36,9 @@ class DeputyTransfer:
 
     def __post_init__(self) -> None:
         if not 0 <= self.exchange <= self.sublimate:
-            raise ValueError("local.exchange and .sublimate must satisfy 0 <= exchange <= sublimate")
+            raise ValueError(
+                "local.exchange and .sublimate must satisfy 0 <= exchange <= sublimate"
+            )
 
     def next_stage(self, stage: str, personal: float, deputy: float) -> str:
         """Stage of the next epoch, from the last one's (empty at the start of a round).

@@ -1,7 +1,9 @@
 """Proximal local training (FedProx, Li et al., MLSys 2020, equation 2)."""
 
+from functools import partial
 from typing import ClassVar
 
+import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -25,21 +27,14 @@ class Proximal:
         if self.mu < 0:
             raise ValueError("local.mu must not be negative")
 
-    def distance(self, training: Training) -> Tensor:
-        """||w - w_start||^2 over all parameters."""
-        parameters = dict(training.models["model"].named_parameters())
-        terms = [(p - training.start[n]).square().sum() for n, p in parameters.items()]
-        return sum(terms[1:], start=terms[0])
-
     def epoch(self, training: Training) -> None:
         """One step for every batch."""
         for images, labels in training.batches():
             logits = training.forward("model", images)
-            training.step(
-                "model",
-                images,
-                logits,
-                lambda z, y=labels: (
-                    training.task.loss(z, y) + self.mu / 2 * self.distance(training)
-                ),
-            )
+            training.step("model", images, logits, partial(self.loss, training, labels))
+
+    def loss(self, training: Training, labels: Tensor, logits: Tensor) -> Tensor:
+        """The task's loss with the proximal term."""
+        parameters = training.models["model"].named_parameters()
+        squares = [(p - training.start[name]).square().sum() for name, p in parameters]
+        return training.task.loss(logits, labels) + self.mu / 2 * torch.stack(squares).sum()

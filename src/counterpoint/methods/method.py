@@ -1,6 +1,7 @@
 """A method is a few small, separate choices and the settings that its paper trains with."""
 
-from typing import Any, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -10,6 +11,10 @@ from counterpoint.harmonise import AmplitudeNormalisation, NoHarmoniser
 from counterpoint.local import LocalUpdate, Plain
 from counterpoint.statistics import Statistics
 
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 PARTS = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
 
@@ -23,22 +28,22 @@ class Schedule:
     chooses the model.
     """
 
-    rounds: int = Field(50, ge=1)
-    local_epochs: int = Field(5, ge=1)
-    batch_size: int = Field(16, ge=2)
-    image_size: int = Field(128, ge=8)
+    rounds: Count = 50
+    local_epochs: Count = 5
+    batch_size: Annotated[int, Field(ge=2)] = 16
+    image_size: Annotated[int, Field(ge=8)] = 128
     model: str = "slim-vgg16"
-    model_options: dict[str, Any] = Field(default_factory=dict)
+    model_options: dict[str, Any] = field(default_factory=dict)
     augmentation: Literal["prrfl", "flips", "none"] = "prrfl"
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(1e-2, gt=0)
-    momentum: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(1e-6, ge=0)
-    lr_decay: float = Field(0.5, gt=0, le=1)
-    lr_decay_rounds: int = Field(5, ge=1)
+    lr: Positive = 1e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: NotNegative = 1e-6
+    lr_decay: Share = 0.5
+    lr_decay_rounds: Count = 5
     keep_optimizer: bool = False
     weighting: Literal["equal", "images"] = "equal"
-    select_last: float = Field(1.0, gt=0, le=1)
+    select_last: Share = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def lr_at(self, round: int) -> float:
@@ -79,10 +84,10 @@ class Method:
     name: str
     paper: str
     summary: str
-    harmonise: AmplitudeNormalisation | NoHarmoniser = Field(default_factory=NoHarmoniser)
-    local: LocalUpdate = Field(default_factory=Plain)
-    perturbation: float = Field(0.0, ge=0)
-    aggregation: Aggregation = Field(default_factory=AllWeights)
+    harmonise: AmplitudeNormalisation | NoHarmoniser = field(default_factory=NoHarmoniser)
+    local: LocalUpdate = field(default_factory=Plain)
+    perturbation: NotNegative = 0.0
+    aggregation: Aggregation = field(default_factory=AllWeights)
     statistics: Statistics = "averaged"
     pooled: bool = False
-    schedule: Schedule = Field(default_factory=Schedule)
+    schedule: Schedule = field(default_factory=Schedule)

@@ -1,0 +1,141 @@
+"""Run a federation, and go on with one: the two calls that do everything."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import counterpoint.data as readers
+from counterpoint.client import new_predictor
+from counterpoint.crew import Event, Report, choose_device, share_cores
+from counterpoint.data.site import Federation
+from counterpoint.errors import StateError
+from counterpoint.federation import federate
+from counterpoint.folder import RunFolder
+from counterpoint.methods import Method
+from counterpoint.report.retrogress import draw_retrogress
+from counterpoint.results import Result
+from counterpoint.settings import Settings, make_settings
+
+
+def ignore(event: Event) -> None:
+    """Report nothing."""
+
+
+def run(
+    method: str | Method,
+    data: str | Federation,
+    *,
+    out: str | Path,
+    report: Report = ignore,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Result:
+    """Train a federation and leave everything in the folder ``out``.
+
+    Args:
+        method: a method's name, an import path ``my_method.py:METHOD``, or a Method.
+        data: name of a data set, path of your own table or folder, or what `counterpoint.load`
+            gave.
+        out: a folder that does not exist yet.
+        report: is told of every score as it comes (see the command line's live display).
+        settings: settings by name, as in a file.
+        **options: the same by keyword; short names do: ``rounds=5, lr=0.1, local="deputy"``.
+
+    Returns:
+        The result: scores, settings, and the models to load.
+
+    Raises:
+        CounterpointError: if data, settings, training or the folder fail; the text says where.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> result = run("fedavg", "phantom", out=folder, rounds=1, local_epochs=1, image_size=32,
+    ...              train_limit=16, workers=1)
+    >>> sorted(result.table.columns)
+    ['accuracy', 'auc', 'loss', 'macro_f1']
+    """
+    name = data if isinstance(data, str) else data.name
+    chosen = make_settings(method, name, {**(settings or {}), **options})
+    RunFolder.check_free(Path(out))
+    choose_device(chosen.machine.device)
+    federation = data if isinstance(data, Federation) else read_data(chosen)
+    new_predictor(chosen.method, len(federation.classes))  # fails here, before anything is made
+    workers, threads = share_cores(
+        1 if chosen.method.pooled else len(federation.sites),
+        chosen.machine.workers,
+        chosen.machine.threads,
+    )
+    chosen = _with_machine(chosen, workers, threads)
+    federation, sites = readers.decode(
+        federation,
+        chosen.method.schedule.image_size,
+        skip_bad=chosen.data.skip_bad,
+        progress=lambda done, total: report({"decoded": done, "of": total}),
+    )
+    facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
+    folder = RunFolder.create(Path(out), chosen, facts)
+    return _leave(federate(folder, chosen, federation, sites, report))
+
+
+def resume(
+    out: str | Path,
+    *,
+    data: Federation | None = None,
+    method: Method | None = None,
+    workers: int | None = None,
+    report: Report = ignore,
+) -> Result:
+    """Go on with a run that was stopped; the end is bit for bit that of a run never stopped.
+
+    ``data`` and ``method`` are needed only where the run was given objects and not names.
+    ``workers`` may be another number than before.
+
+    Raises:
+        StateError: if the folder is not a run's, its data changed, or all saved rounds are
+            damaged.
+    """
+    folder = RunFolder.open(Path(out))
+    chosen = folder.settings(method)
+    if folder.finished:
+        return _leave(Result(folder.path))
+    if workers is not None:
+        chosen = _with_machine(chosen, workers, chosen.machine.threads or 1)
+    federation, sites = readers.decode(
+        data or read_data(chosen),
+        chosen.method.schedule.image_size,
+        skip_bad=chosen.data.skip_bad,
+        progress=lambda done, total: report({"decoded": done, "of": total}),
+    )
+    if folder.facts().get("fingerprint") != federation.fingerprint:
+        raise StateError(
+            f"the data are not those that {folder.path} was started on (images, labels or splits "
+            "changed); a run goes on with the same data only"
+        )
+    return _leave(federate(folder, chosen, federation, sites, report))
+
+
+def read_data(settings: Settings) -> Federation:
+    """Load the data that the settings name."""
+    data = settings.data
+    return readers.load(
+        data.name,
+        data.root,
+        protocol=data.protocol,
+        seed=settings.seed,
+        sites=list(data.sites) if data.sites else None,
+        train_limit=data.train_limit,
+        skip_bad=data.skip_bad,
+    )
+
+
+def _leave(result: Result) -> Result:
+    """Draw the figures that a finished run leaves beside its numbers."""
+    if not (result.path / "retrogress.svg").exists():
+        draw_retrogress(result)
+    return result
+
+
+def _with_machine(settings: Settings, workers: int, threads: int) -> Settings:
+    machine = dataclasses.replace(settings.machine, workers=workers, threads=threads)
+    return dataclasses.replace(settings, machine=machine)

@@ -1,0 +1,89 @@
+"""The live display of a run: round, site, epoch, stage, loss, score, time left."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from counterpoint.crew import Event, Report
+
+
+class Display:
+    """Takes a run's events and draws where every site stands."""
+
+    def __init__(self) -> None:
+        self.rounds = self.epochs = 0
+        self.predicts = ""
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeRemainingColumn(),
+        )
+        self.bar = self.progress.add_task("starting", total=None)
+        self.lines: dict[str, Event] = {}
+        self.words = ""
+        self.lock = threading.Lock()
+
+    def take(self, event: Event) -> None:
+        """Take an event in; called from any thread."""
+        with self.lock:
+            if "decoded" in event:
+                done, total = (int(str(event[name])) for name in ("decoded", "of"))
+                self.progress.update(
+                    self.bar, description="decoding images", total=total, completed=done
+                )
+            elif "from" in event:
+                start, self.rounds, self.epochs, sites = (
+                    int(str(event[name])) for name in ("from", "rounds", "epochs", "sites")
+                )
+                self.predicts = str(event["predicts"])
+                a_round = self.epochs * sites
+                self.progress.reset(
+                    self.bar, total=self.rounds * a_round, completed=start * a_round
+                )
+            elif "warning" in event:
+                self.words = f"warning: {event['warning']}"
+            elif event.get("model") == self.predicts:
+                self.lines[str(event["site"])] = event
+                if event["moment"] == "epoch":
+                    self.progress.advance(self.bar)
+                at = min(int(str(event["round"])) + (event["moment"] != "epoch"), self.rounds)
+                self.progress.update(self.bar, description=f"round {at} of {self.rounds}")
+
+    def __rich__(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for column in ("site", "round", "epoch", "stage", "loss", "macro-F1 %", ""):
+            table.add_column(column, justify="left" if column in ("site", "stage", "") else "right")
+        with self.lock:
+            for site, e in sorted(self.lines.items()):
+                merged = e["moment"] != "epoch"
+                table.add_row(
+                    site,
+                    str(e["round"]),
+                    "-" if merged else f"{e['epoch']}/{self.epochs}",
+                    str(e.get("stage", "") or "-"),
+                    f"{e.get('train_loss', e['loss']):.3f}",
+                    f"{100 * float(str(e['macro_f1'])):.1f}",
+                    "just merged" if merged else "",
+                )
+        return Group(*([self.words] if self.words else []), table, self.progress)
+
+
+@contextmanager
+def live_display(console: Console) -> Iterator[Report]:
+    """Show a run as it goes; nothing but warnings where the console is not a terminal."""
+    if not console.is_terminal:
+        yield (
+            lambda event: (
+                console.print(f"warning: {event['warning']}") if "warning" in event else None
+            )
+        )
+        return
+    display = Display()
+    with Live(display, console=console, refresh_per_second=4, transient=True):
+        yield display.take

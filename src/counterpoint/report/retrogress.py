@@ -1,0 +1,89 @@
+"""The retrogress curve: score against communications (PRR-FL, MICCAI 2021, figure 1).
+
+A point for each local epoch and one right after each merge; where a line falls at a whole number,
+the model has lost by communicating.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from counterpoint.results import Result
+
+STYLES: dict[str, Literal["-", ":"]] = {"personal": "-", "model": "-", "deputy": ":"}
+
+
+def curve(rows: pd.DataFrame) -> pd.DataFrame:
+    """Points of one line: ``communications`` (the local epochs lie between two) and the scores.
+
+    >>> rows = pd.DataFrame({"round": [0, 1, 1, 1], "epoch": [0, 1, 2, 0],
+    ...                      "moment": ["start", "epoch", "epoch", "merged"]})
+    >>> curve(rows)["communications"].tolist()
+    [0.0, 0.5, 0.95, 1.0]
+    """
+    rows = rows.copy()
+    epochs = max(int(rows["epoch"].max()), 1)
+    between = rows["moment"] == "epoch"
+    rows["communications"] = rows["round"].astype(float)
+    # The last epoch stands just before the merge, so that the fall shows as a fall.
+    place = (rows["epoch"] / epochs).clip(upper=0.95)
+    rows.loc[between, "communications"] = rows["round"] - 1 + place
+    return rows.sort_values("communications", kind="stable")
+
+
+def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str) -> None:
+    """Draw one run's validation macro-F1 into ``axes``, one line a site and model."""
+    rows = scores[scores["split"] == "validation"]
+    colours = mpl.colormaps["tab10"]
+    models = list(dict.fromkeys(rows["model"]))
+    for number, (site, of_site) in enumerate(rows.groupby("site", sort=False)):
+        for model in models:
+            line = curve(of_site[of_site["model"] == model])
+            axes.plot(
+                line["communications"],
+                100 * line["macro_f1"],
+                STYLES.get(model, "-"),
+                color=colours(number % 10),
+                linewidth=1.4,
+                label=str(site) if model == models[0] else None,
+            )
+            merged = line[line["moment"] == "merged"]
+            axes.plot(
+                merged["communications"],
+                100 * merged["macro_f1"],
+                "o",
+                color=colours(number % 10),
+                markersize=3.5,
+            )
+    for communication in range(1, int(rows["round"].max()) + 1):
+        axes.axvline(communication, color="0.85", linewidth=0.8, zorder=0)
+    handles, _ = axes.get_legend_handles_labels()
+    if len(models) > 1:
+        handles += [
+            Line2D([], [], color="0.3", linestyle=STYLES.get(m, "-"), label=m) for m in models
+        ]
+    handles.append(
+        Line2D([], [], color="0.3", marker="o", linestyle="", label="just after a merge")
+    )
+    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=2)
+    axes.set_xlabel("communications")
+    axes.set_ylabel("validation macro-F1 (%)")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_retrogress(result: Result) -> list[Path]:
+    """Write ``retrogress.png`` and ``retrogress.svg`` into the run's folder."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    values = result.results
+    title = f"{values['method']} on {values['data']}, batch norm: {values['statistics']}"
+    plot_retrogress(figure.subplots(), result.scores, title)
+    paths = [result.path / "retrogress.png", result.path / "retrogress.svg"]
+    for path in paths:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths

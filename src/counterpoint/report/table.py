@@ -1,0 +1,114 @@
+"""Results, methods and sites as terminal tables."""
+
+import math
+
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from counterpoint.results import METRICS, Result
+from counterpoint.settings import CHOICES, as_dict, make_settings
+
+HEADINGS = {"macro_f1": "macro-F1 %", "accuracy": "accuracy %", "auc": "AUC %", "loss": "loss"}
+
+
+def number(metric: str, value: float | None) -> str:
+    """A score as people write it: shares in percent, a loss as it is.
+
+    >>> number("macro_f1", 0.4567), number("loss", 0.4567), number("auc", None)
+    ('45.7', '0.457', '-')
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if metric == "loss" else f"{100 * value:.1f}"
+
+
+def megabytes(count: float) -> str:
+    """Bytes as megabytes.
+
+    >>> megabytes(2_933_480)
+    '2.93 MB'
+    """
+    return f"{count / 1e6:.2f} MB"
+
+
+def results_table(result: Result) -> RenderableType:
+    """Test scores per site with mean and worst site, and what else a run says at its end."""
+    values = result.results
+    table = Table(
+        title=f"{values['method']} on {values['data']}: test scores",
+        caption=f"model of round {values['chosen_round']} of {values['rounds']}, chosen by mean "
+        f"validation macro-F1; batch norm: {values['statistics']}; protocol: {values['protocol']}; "
+        f"seed {values['seed']}",
+    )
+    table.add_column("site")
+    for metric in METRICS:
+        table.add_column(HEADINGS[metric], justify="right")
+    for site, scores in values["test"].items():
+        worst = site == values["worst_site"]
+        cells = [number(m, scores[m]) for m in METRICS]
+        table.add_row(f"{site} (worst)" if worst else site, *cells)
+    table.add_section()
+    table.add_row("mean", *[number(m, values["mean"][m]) for m in METRICS], style="bold")
+    lines = [
+        f"retrogress of the {'model' if model == 'model' else f'{model} model'}: "
+        f"{100 * numbers['mean']:+.1f} points of macro-F1 lost at a merge on average"
+        for model, numbers in values["retrogress"].items()
+    ]
+    sent, got = (values["bytes"][f"{d}_per_round_and_site"] for d in ("up", "down"))
+    lines.append(f"each site and round: {megabytes(sent)} up, {megabytes(got)} down")
+    lines += [f"note: {note}" for note in values["data_notes"]]
+    return Group(table, *(Text(line) for line in lines))
+
+
+def methods_table(names: list[str]) -> Table:
+    """All methods and their compositions."""
+    table = Table(title="methods and what they are composed of", show_lines=False)
+    for column in ("method", "harmonise", "local", "perturbation", "aggregation", "statistics"):
+        table.add_column(column)
+    for name in names:
+        method = make_settings(name, "phantom", {}).method
+        table.add_row(
+            name,
+            *(getattr(method, part).kind for part in ("harmonise", "local")),
+            f"{method.perturbation:g}" if method.perturbation else "none",
+            f"{method.aggregation.kind}{' (pooled)' if method.pooled else ''}",
+            method.statistics,
+        )
+    return table
+
+
+def method_page(name: str) -> RenderableType:
+    """One method: paper, summary, and every setting with its default."""
+    settings = make_settings(name, "phantom", {})
+    table = Table(title=f"settings of {name} and their defaults")
+    table.add_column("setting")
+    table.add_column("default")
+    values = as_dict(settings)
+    for section in (*CHOICES, "schedule"):
+        for field, value in values[section].items():
+            table.add_row(f"{section}.{field}", str(value))
+        table.add_section()
+    for field in ("perturbation", "statistics", "pooled", "seed"):
+        table.add_row(field, str(values[field]))
+    method = settings.method
+    return Group(
+        Text(method.name, style="bold"),
+        Text(method.summary),
+        Text(method.paper, style="italic"),
+        table,
+        Text("Set any of them with --set NAME=VALUE or in a file given by --config."),
+    )
+
+
+def frame_table(frame: pd.DataFrame, title: str) -> Table:
+    """Any data frame as a table, turned on its side: one column a row of the frame."""
+    table = Table(title=title)
+    table.add_column("")
+    for name in frame.index:
+        table.add_column(str(name), justify="right")
+    for column in frame.columns:
+        cells = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in frame[column].tolist()]
+        table.add_row(str(column), *cells)
+    return table
