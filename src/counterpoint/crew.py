@@ -7,6 +7,7 @@ computed it or when.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -88,7 +89,7 @@ def gather(
         max_workers=workers,
         context=context,
         initializer=_start_worker,
-        initargs=(settings, task, threads, events, turns),
+        initargs=(settings, task, threads, events, turns, os.getpid()),
         timeout=None,
         env={"OMP_NUM_THREADS": str(threads)},
     )
@@ -137,16 +138,30 @@ _events: Any = None
 
 
 def _start_worker(
-    settings: Settings, task: Classification, threads: int, events: Any, turns: Any
+    settings: Settings,
+    task: Classification,
+    threads: int,
+    events: Any,
+    turns: Any,
+    parent: int = 0,
 ) -> None:
     global _client, _events
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    if parent:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     device = choose_device(settings.machine.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", turns.get() % torch.cuda.device_count())
     _client = Client(settings.method, task, settings.seed, device)
     _events = events
+
+
+def _end_with(parent: int) -> None:
+    """End this worker once the process that started it is gone, by ``kill -9`` for example."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _work(work: Callable[..., Any], job: Any) -> Any:

@@ -136,10 +136,13 @@ class RunFolder:
             StateError: if one does already.
         """
         try:
-            with filelock.FileLock(self.state / "lock", timeout=0):
-                yield
+            held = filelock.FileLock(self.state / "lock", timeout=0).acquire()
         except filelock.Timeout as error:
             raise StateError(f"another process is working on {self.path}; wait for it") from error
+        except OSError as error:
+            raise write_error(self.state / "lock", error) from error
+        with held:
+            yield
 
     def settings(self, method: Method | None = None) -> Settings:
         """Read the settings of the run; ``method`` where it can't be found by its name."""
@@ -186,6 +189,8 @@ class RunFolder:
             StateError: if rounds were saved and none of them is whole.
         """
         damaged: list[str] = []
+        for left in self.path.rglob(".*.part"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         for path in sorted(self.state.glob("round-*.json"), reverse=True):
             try:
                 notebook = self._read(path)

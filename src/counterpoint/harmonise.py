@@ -17,12 +17,12 @@ from counterpoint.spectrum import half_width, normalise_amplitude, normalise_mea
 
 
 class AmplitudeLayer(nn.Module):
-    """Input layer that gives images (N, C, S, S) in 0..1 a common amplitude.
+    """Input layer that gives images (N, C, H, W) in 0..1 a common amplitude.
 
     Buffers: ``amplitude`` (C, rows, columns), or (C,) for ``dc``; ``ready`` is set by the first
     training batch (before that, images pass as they are), ``frozen`` by :meth:`freeze`.
 
-    >>> layer = AmplitudeLayer(channels=1, size=8, band="full", momentum=0.1)
+    >>> layer = AmplitudeLayer(channels=1, height=8, width=8, band="full", momentum=0.1)
     >>> _ = layer.train()(torch.rand(4, 1, 8, 8))
     >>> layer.freeze()
     >>> layer.eval()(torch.rand(2, 1, 8, 8)).shape
@@ -34,35 +34,41 @@ class AmplitudeLayer(nn.Module):
     frozen: Tensor
 
     def __init__(
-        self, channels: int, size: int, band: Literal["full", "dc"] | float, momentum: float
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        band: Literal["full", "dc"] | float,
+        momentum: float,
     ) -> None:
         super().__init__()
-        self.channels, self.size, self.band, self.momentum = channels, size, band, momentum
+        self.shape = (channels, height, width)
+        self.band, self.momentum = band, momentum
         self.statistics_frozen = False  # see layers.frozen_statistics
         shape: tuple[int, ...] = (channels,)
         if band == "full":
-            shape = (channels, size, size // 2 + 1)
+            shape = (channels, height, width // 2 + 1)
         elif not isinstance(band, str):
-            b = half_width(size, band)
-            shape = (channels, 2 * b + 1, b + 1)
+            bh, bw = half_width(height, band), half_width(width, band)
+            shape = (channels, 2 * bh + 1, bw + 1)
         self.register_buffer("amplitude", torch.zeros(shape))
         self.register_buffer("ready", torch.tensor(False))
         self.register_buffer("frozen", torch.tensor(False))
 
     def extra_repr(self) -> str:
         """Show the band in ``print(model)``."""
-        return f"band={self.band}, size={self.size}"
+        return f"shape={self.shape}, band={self.band}"
 
     @torch.no_grad()
     def batch_amplitude(self, images: Tensor) -> Tensor:
-        """Mean amplitude of a batch (N, C, S, S), shaped like ``amplitude``."""
+        """Mean amplitude of a batch (N, C, H, W), shaped like ``amplitude``."""
         if self.band == "dc":
             mean: Tensor = images.sum(dim=(-2, -1)).abs().mean(0)
             return mean
         spectrum = torch.fft.rfft2(images)
         if self.band != "full":
-            b = self.amplitude.shape[-1] - 1
-            spectrum = take_band(spectrum, b, b)
+            rows, columns = self.amplitude.shape[-2:]
+            spectrum = take_band(spectrum, rows // 2, columns - 1)
         amplitude: Tensor = spectrum.abs().mean(0)
         return amplitude
 
@@ -79,15 +85,15 @@ class AmplitudeLayer(nn.Module):
         self.frozen.fill_(True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Harmonise images (N, C, S, S).
+        """Harmonise images (N, C, H, W).
 
         Raises:
             ValueError: if the images have another size than the layer.
         """
-        if images.shape[1:] != (self.channels, self.size, self.size):
+        if images.shape[1:] != self.shape:
             raise ValueError(
-                f"amplitude normalisation was made for images of {self.channels} channels and "
-                f"{self.size}x{self.size} pixels, got {tuple(images.shape[1:])}"
+                f"amplitude normalisation was made for images of shape {self.shape}, "
+                f"got {tuple(images.shape[1:])}"
             )
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
@@ -122,7 +128,7 @@ class AmplitudeNormalisation:
 
     def layer(self, channels: int, size: int) -> nn.Module:
         """Make the input layer for square images of ``size`` pixels."""
-        return AmplitudeLayer(channels, size, self.band, self.momentum)
+        return AmplitudeLayer(channels, size, size, self.band, self.momentum)
 
     def share(self, layer: nn.Module) -> Payload:
         """What leaves the site: the amplitude, until it is frozen."""

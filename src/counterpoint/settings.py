@@ -166,10 +166,14 @@ def _resolve(name: str, known: list[str]) -> str:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as dotted names; ``model_options`` stays a mapping."""
+    """Nested mappings as dotted names; ``model_options`` stays a mapping.
+
+    >>> list(flatten({"schedule": {"rounds": 2}, "schedule.model_options": {"at": 3}}))
+    [('schedule.rounds', 2), ('schedule.model_options', {'at': 3})]
+    """
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and key != "model_options":
+        if isinstance(value, Mapping) and name.rpartition(".")[2] != "model_options":
             yield from flatten(value, f"{name}.")
         else:
             yield name, value

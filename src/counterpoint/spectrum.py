@@ -86,9 +86,9 @@ def symmetrised_mask(bh: int, bw: int, like: Tensor) -> Tensor:
     inverse transform. That is the same as the mask (M(k) + M(-k)) / 2 on a real transform.
 
     >>> symmetrised_mask(1, 1, torch.zeros(()))
-    tensor([[0.5000, 0.5000],
+    tensor([[0.5000, 0.0000],
             [1.0000, 0.5000],
-            [0.5000, 0.0000]])
+            [0.5000, 0.5000]])
     """
     rows = torch.arange(-bh, bh + 1, device=like.device)
     columns = torch.arange(0, bw + 1, device=like.device)

@@ -13,8 +13,8 @@ from counterpoint.statistics import Statistics
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, lt=1e38)]  # float32 holds no more
+NotNegative = Annotated[float, Field(ge=0, lt=1e38)]
 PARTS = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
 

@@ -4,6 +4,7 @@ A point for each local epoch and one right after each merge; where a line falls 
 the model has lost by communicating.
 """
 
+import io
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from counterpoint.files import write_bytes
 from counterpoint.results import Result
 
 STYLES: dict[str, Literal["-", ":"]] = {"personal": "-", "model": "-", "deputy": ":"}
@@ -85,5 +87,8 @@ def draw_retrogress(result: Result) -> list[Path]:
     plot_retrogress(figure.subplots(), result.scores, title)
     paths = [result.path / "retrogress.png", result.path / "retrogress.svg"]
     for path in paths:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        form, drawn = path.suffix[1:], io.BytesIO()
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(drawn, format=form, dpi=150, metadata=metadata)
+        write_bytes(path, drawn.getvalue())
     return paths

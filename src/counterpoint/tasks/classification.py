@@ -12,6 +12,7 @@ from torch.nn import functional as F
 class Classification:
     """One label an image, out of ``classes``.
 
+    >>> import torch
     >>> task = Classification(("benign", "malignant"))
     >>> task.scores(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))["macro_f1"]
     1.0
@@ -36,7 +37,7 @@ class Classification:
 
         Zero where both agree:
 
-        >>> z = torch.randn(4, 3)
+        >>> z = Tensor([[1.0, -2.0, 0.5]])
         >>> Classification(("a", "b", "c")).distil(z, z).item()
         0.0
         """

@@ -1,0 +1,70 @@
+"""Settings: short names, files, saved and read again, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from counterpoint.errors import SettingsError
+from counterpoint.methods import methods
+from counterpoint.settings import as_dict, flatten, from_dict, make_settings, read_file, to_yaml
+
+
+@pytest.mark.parametrize("method", methods())
+def test_saved_settings_come_back(method: str) -> None:
+    changes = {"rounds": 3, "seed": 7, "sites": ["a", "b"], "model_options": {"norm": "x"}}
+    settings = make_settings(method, "data.csv", changes)
+    assert from_dict(yaml.safe_load(to_yaml(settings))) == settings
+
+
+def test_both_systems_in_one_line() -> None:
+    method = make_settings("prrfl", "x", {"harmonise": "amplitude", "perturbation": 0.05}).method
+    assert (method.local.kind, method.aggregation.kind) == ("deputy", "pfa")
+    assert (method.harmonise.kind, method.perturbation) == ("amplitude", 0.05)
+
+
+def test_a_part_of_another_kind_has_its_own_defaults() -> None:
+    settings = make_settings("fedavg", "x", {"local": "proximal", "mu": 0.5})
+    assert as_dict(settings)["local"] == {"kind": "proximal", "mu": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"round": 3}, "unknown setting 'round'; did you mean 'rounds'"),
+        ({"schedule.round": 3}, "did you mean 'schedule.rounds'"),
+        ({"rounds": "many"}, r"schedule.rounds: .*integer.*'many'"),
+        ({"rounds": 0}, r"schedule.rounds: .*greater than or equal to 1 \(got 0\)"),
+        ({"lr": -1}, "schedule.lr"),
+        ({"local": "depty"}, "unknown local 'depty'; did you mean 'deputy'"),
+        ({"statistics": "averagd"}, "statistics.*'averaged'"),
+        ({"exchange": 2.0}, "exchange <= sublimate"),
+        ({"mu": 1.0}, "unknown setting 'mu'"),
+        ({"harmonise": "amplitude", "band": 1.5}, "band must be"),
+        ({"seed": -1}, "seed"),
+        ({"workers": 0}, "machine.workers"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        make_settings("prrfl", "x", changes)
+
+
+def test_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("schedule:\n  rounds: 4\nlocal:\n  exchange: 0.5\n")
+    (tmp_path / "a.toml").write_text("[schedule]\nrounds = 4\n[local]\nexchange = 0.5\n")
+    for name in ("a.yaml", "a.toml"):
+        values = dict(flatten(read_file(tmp_path / name)))
+        assert values == {"schedule.rounds": 4, "local.exchange": 0.5}
+        assert make_settings("prrfl", "x", values).method.schedule.rounds == 4
+    (tmp_path / "empty.yaml").write_text("")
+    assert read_file(tmp_path / "empty.yaml") == {}
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n"])
+def test_files_that_are_no_settings(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=r"bad\.yaml"):
+        read_file(tmp_path / "bad.yaml")
+    with pytest.raises(SettingsError, match="missing"):
+        read_file(tmp_path / "missing.yaml")
