@@ -15,7 +15,7 @@ from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
 from counterpoint.report.retrogress import draw_retrogress
 from counterpoint.results import Result
-from counterpoint.settings import Settings, make_settings
+from counterpoint.settings import Data, Settings, make_settings
 
 
 def ignore(event: Event) -> None:
@@ -60,6 +60,8 @@ def run(
     RunFolder.check_free(Path(out))
     choose_device(chosen.machine.device)
     federation = data if isinstance(data, Federation) else read_data(chosen)
+    if federation.source:  # said in full, so that the run can go on from any folder
+        chosen = dataclasses.replace(chosen, data=Data(**federation.source))
     new_predictor(chosen.method, len(federation.classes))  # fails here, before anything is made
     workers, threads = share_cores(
         1 if chosen.method.pooled else len(federation.sites),
@@ -88,7 +90,8 @@ def resume(
 ) -> Result:
     """Go on with a run that was stopped; the end is bit for bit that of a run never stopped.
 
-    ``data`` and ``method`` are needed only where the run was given objects and not names.
+    ``data`` and ``method`` are needed only where the run was given a federation or a method that
+    was made by hand.
     ``workers`` may be another number than before.
 
     Raises:
@@ -122,7 +125,7 @@ def read_data(settings: Settings) -> Federation:
         data.name,
         data.root,
         protocol=data.protocol,
-        seed=settings.seed,
+        seed=settings.seed if data.split_seed is None else data.split_seed,
         sites=list(data.sites) if data.sites else None,
         train_limit=data.train_limit,
         skip_bad=data.skip_bad,

@@ -31,7 +31,7 @@ Row = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Local:
+class ClientData:
     """The data that a client works on: its own site, or every site where training is pooled."""
 
     name: str
@@ -100,15 +100,15 @@ class Client:
         self._initial = {name: tensor.clone() for name, tensor in initial.items()}
         self.shared = self.models[method.local.shared]
         self.optimizers = {role: self._optimizer(model) for role, model in self.models.items()}
-        self.local = Local("", ())
+        self.data = ClientData("", ())
 
     def visit(
-        self, local: Local, state: Payload | None, mean: Payload | None, round: int
+        self, data: ClientData, state: Payload | None, mean: Payload | None, round: int
     ) -> Iterator[Row | Visit]:
         """Work one round at a site; yields a row for every score on the way, the visit at last.
 
         Args:
-            local: the site's data.
+            data: the site's data.
             state: what the site's last visit left; None at the first.
             mean: the mean of the round before; None in the first round.
             round: counted from 1; one more than the schedule's rounds only merges and scores.
@@ -116,10 +116,10 @@ class Client:
         Raises:
             TrainingError: if a loss is not finite, naming round, site and epoch.
         """
-        visit = Visit(local.name)
-        self.take_up(local, state)
+        visit = Visit(data.name)
+        self.take_up(data, state)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "layers", local.name, round))
+            torch.manual_seed(derive_seed(self.seed, "layers", data.name, round))
             if mean is not None:
                 self.merge(mean, round - 1)
             merged = {"round": round - 1, "moment": "merged" if round > 1 else "start", "epoch": 0}
@@ -134,12 +134,12 @@ class Client:
                 visit.payload = self.share(round)
         visit.state = self.put_down()
         if self.schedule.weighting == "images":
-            visit.weight = float(local.images)
+            visit.weight = float(data.images)
         yield visit
 
-    def take_up(self, local: Local, state: Payload | None) -> None:
+    def take_up(self, data: ClientData, state: Payload | None) -> None:
         """Make the live models those of a site."""
-        self.local = local
+        self.data = data
         for role, model in self.models.items():
             prefix = f"model/{role}/"
             own = self._initial if state is None else _below(prefix, state)
@@ -187,9 +187,9 @@ class Client:
 
     def train(self, round: int, visit: Visit) -> Iterator[Row]:
         """Train the local epochs of a round; yields the scores after each."""
-        schedule, site = self.schedule, self.local.name
-        order = generator(self.seed, "train", site, round)
-        parts = [data.part("train") for data in self.local.sites]
+        schedule = self.schedule
+        order = generator(self.seed, "train", self.data.name, round)
+        parts = [site.part("train") for site in self.data.sites]
         for role, optimizer in self.optimizers.items():
             self.models[role].train()
             for group in optimizer.param_groups:
@@ -217,9 +217,9 @@ class Client:
             for role, loss in losses.items():
                 if loss != loss or abs(loss) == float("inf"):
                     raise TrainingError(
-                        f"round {round}, site '{site}', local epoch {epoch}: the training loss of "
-                        f"the {role} is {loss}. Nothing of this round was kept; a lower learning "
-                        f"rate than {schedule.lr_at(round):g} (--lr) may help"
+                        f"round {round}, site '{self.data.name}', local epoch {epoch}: the "
+                        f"training loss of the {role} is {loss}. Nothing of this round was kept; a "
+                        f"lower learning rate than {schedule.lr_at(round):g} (--lr) may help"
                     )
             for row in self.score("validation"):
                 yield (
@@ -231,15 +231,15 @@ class Client:
 
     def score(self, split: str) -> Iterator[Row]:
         """Scores of every model on one part of every site at hand."""
-        for data in self.local.sites:
-            outputs, labels = predict(self.models, self._in_order(split, (data,)), self.precision)
+        for site in self.data.sites:
+            outputs, labels = predict(self.models, self._in_order(split, (site,)), self.precision)
             for role, logits in outputs.items():
-                row: Row = {"site": data.name, "model": role, "split": split}
+                row: Row = {"site": site.name, "model": role, "split": split}
                 yield row | self.task.scores(logits, labels)
 
-    def test(self, local: Local, candidate: Payload) -> list[Row]:
+    def test(self, data: ClientData, candidate: Payload) -> list[Row]:
         """Scores of a chosen predicting model on the test images of every site at hand."""
-        self.local = local
+        self.data = data
         role = self.method.local.predicts
         self.models[role].load_state_dict(candidate)
         return [row for row in self.score("test") if row["model"] == role]
@@ -255,7 +255,7 @@ class Client:
         Tables are often sorted by class; where batch norm uses the statistics of the batch, that
         would make every batch a special case.
         """
-        parts = [data.part(split) for data in sites or self.local.sites]
+        parts = [site.part(split) for site in sites or self.data.sites]
         if self.method.statistics == "batch":
             batch_size = self.schedule.batch_size
         order = generator(self.seed, "evaluate", split)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from counterpoint.client import Client, Local, Row, Visit
+from counterpoint.client import Client, ClientData, Row, Visit
 from counterpoint.crew import Crew, Report, choose_device, gather
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import PayloadError
@@ -24,7 +24,7 @@ from counterpoint.tasks import Classification
 class Job:
     """One site's work in one round, as it is handed to whoever does it."""
 
-    local: Local
+    data: ClientData
     round: int
     folder: Path
     state: tuple[str, str] | None
@@ -52,10 +52,10 @@ def federate(
 ) -> Result:
     """Train the rounds that are missing, choose, test once, and write the results."""
     task = Classification(federation.classes)
-    locals_ = [Local(site.name, (site,)) for site in sites]
+    clients = [ClientData(site.name, (site,)) for site in sites]
     if settings.method.pooled:
-        locals_ = [Local("pooled", tuple(sites))]
-    workers = min(settings.machine.workers or 1, len(locals_))
+        clients = [ClientData("pooled", tuple(sites))]
+    workers = min(settings.machine.workers or 1, len(clients))
     threads = settings.machine.threads or 1
     with folder.lock():
         notebook, damaged = folder.latest()
@@ -73,15 +73,15 @@ def federate(
         )
         with gather(settings, task, workers, threads, report) as crew:
             while notebook.round <= schedule.rounds:
-                notebook = play_round(folder, settings, notebook, locals_, crew, report)
-            return finish(folder, settings, federation, task, notebook, locals_, crew)
+                notebook = play_round(folder, settings, notebook, clients, crew, report)
+            return finish(folder, settings, federation, task, notebook, clients, crew)
 
 
 def play_round(
     folder: RunFolder,
     settings: Settings,
     before: Notebook,
-    locals_: list[Local],
+    clients: list[ClientData],
     crew: Crew[Any],
     report: Report,
 ) -> Notebook:
@@ -93,14 +93,14 @@ def play_round(
     eligible = before.round >= schedule.first_choice  # the model just after the last merge
     jobs = [
         Job(
-            local,
+            data,
             round,
             folder.state,
-            _noted(before, before.states.get(local.name)),
+            _noted(before, before.states.get(data.name)),
             _noted(before, before.mean),
             eligible,
         )
-        for local in locals_
+        for data in clients
     ]
     after = Notebook(round=round, best=before.best, best_score=before.best_score)
     after.candidates, after.gradients = before.candidates, before.gradients
@@ -124,7 +124,7 @@ def play_round(
         sums |= done.sums
 
     down = mean.result()
-    sent += [row for local in locals_ for row in describe(down, round, local.name, "down")]
+    sent += [row for data in clients for row in describe(down, round, data.name, "down")]
     after.mean = f"mean-{round:05d}.safetensors"
     sums[after.mean] = write_tensors(folder.state / after.mean, down)
     if eligible:
@@ -141,7 +141,7 @@ def work(client: Client, job: Job, report: Report) -> Done:
     """Do one site's round: take its state up, visit, put the state down on the site's disk."""
     state = read_tensors(job.folder / job.state[0], job.state[1]) if job.state else None
     mean = read_tensors(job.folder / job.mean[0], job.mean[1]) if job.mean else None
-    for event in client.visit(job.local, state, mean, job.round):
+    for event in client.visit(job.data, state, mean, job.round):
         if isinstance(event, Visit):
             visit = event
         else:
@@ -149,7 +149,7 @@ def work(client: Client, job: Job, report: Report) -> Done:
     kept = {"state": visit.state}
     if job.keep_candidate:
         kept["candidate"] = visit.candidate
-    name = f"{quote(job.local.name, safe=' ')}-{job.round:05d}"
+    name = f"{quote(job.data.name, safe=' ')}-{job.round:05d}"
     files = {kind: f"{name}-{kind}.safetensors" for kind in kept}
     sums = {files[kind]: write_tensors(job.folder / files[kind], kept[kind]) for kind in kept}
     visit.state, visit.candidate = {}, {}  # they are on the disk, and stay at the site
@@ -162,12 +162,12 @@ def finish(
     federation: Federation,
     task: Classification,
     notebook: Notebook,
-    locals_: list[Local],
+    clients: list[ClientData],
     crew: Crew[Any],
 ) -> Result:
     """Score the test images once, with the models that validation chose, and write the results."""
-    chosen = {local.name: folder.state / notebook.candidates[local.name] for local in locals_}
-    jobs = [(local, chosen[local.name]) for local in locals_]
+    chosen = {data.name: folder.state / notebook.candidates[data.name] for data in clients}
+    jobs = [(data, chosen[data.name]) for data in clients]
     tested = [
         {"round": notebook.best, "moment": "merged", "epoch": 0} | row
         for rows in crew(test, jobs)
@@ -190,10 +190,10 @@ def finish(
     return Result(folder.path)
 
 
-def test(client: Client, job: tuple[Local, Path], report: Report) -> list[Row]:
+def test(client: Client, job: tuple[ClientData, Path], report: Report) -> list[Row]:
     """Score a site's test images with the model in a file."""
-    local, path = job
-    return client.test(local, read_tensors(path))
+    data, path = job
+    return client.test(data, read_tensors(path))
 
 
 def describe(payload: Payload, round: int, site: str, direction: str) -> list[Row]:

@@ -201,6 +201,7 @@ class RunFolder:
             for newer in self.state.glob("round-*.json"):
                 if newer > path:
                     newer.unlink()
+            self._clear_away()  # what a process left that was killed before it could
             return notebook, damaged
         if damaged:
             raise StateError(

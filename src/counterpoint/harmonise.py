@@ -138,10 +138,11 @@ class AmplitudeNormalisation:
         return {"harmonise.amplitude": layer.amplitude.detach().clone()}
 
     def merge(self, layer: nn.Module, mean: Payload) -> None:
-        """Take the mean amplitude and fix it for good."""
+        """Take the mean amplitude and fix it for good; where nothing is shared, the site's own."""
         assert isinstance(layer, AmplitudeLayer)
         if "harmonise.amplitude" in mean:
             layer.amplitude.copy_(mean["harmonise.amplitude"])
+        if bool(layer.ready):
             layer.freeze()
 
 

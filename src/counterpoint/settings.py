@@ -41,6 +41,8 @@ class Data:
     protocol: str | None = None
     sites: tuple[str, ...] | None = None
     train_limit: int | Literal["smallest"] | None = None
+    split_seed: int | None = None
+    """Seed of a split that is made; the run's where left open."""
     skip_bad: bool = False
 
 

@@ -9,6 +9,7 @@ terminal, the retrogress curves of PRR-FL and FedAvg to OUT/retrogress.png.
 
 import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,7 @@ def draw(results: dict[str, counterpoint.Result], path: Path) -> None:
         ("FedAvg", "FedAvg, recalibrated", "PRR-FL"),
         strict=True,
     ):
-        plot_retrogress(axes, results[name].scores, name)
+        plot_retrogress(axes, results[name].scores, name, legend=name == "PRR-FL")
     figure.savefig(path, dpi=130)
 
 
@@ -102,8 +103,8 @@ def main(
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     lines = [
         f"Test macro-F1 (%) a site; seed {seed}, {rounds} rounds of {local_epochs} local epochs, "
-        f"400 training images a site, 64x64 pixels, bfloat16. Python {platform.python_version()}, "
-        f"{platform.machine()}, PyTorch {next(iter(results.values())).results['versions']['torch']}.",
+        f"400 training images a site, 64x64 pixels, bfloat16. Python {platform.python_version()} "
+        f"on {platform.machine()}, PyTorch {version('torch')}.",
         "",
         *table(results),
     ]

@@ -77,7 +77,16 @@ def load(
         for name in kept
     )
     notes += check_sites(made, reading.classes)
-    return Federation(reading.name, reading.classes, made, used, tuple(notes))
+    source = {
+        "name": data if data in _DATASETS else str(Path(data).expanduser().resolve()),
+        "root": None if root is None else str(Path(root).expanduser().resolve()),
+        "protocol": protocol,
+        "split_seed": seed,
+        "sites": None if sites is None else kept,
+        "train_limit": train_limit,
+        "skip_bad": skip_bad,
+    }
+    return Federation(reading.name, reading.classes, made, used, tuple(notes), source)
 
 
 def _read(

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +61,8 @@ class Federation:
     sites: tuple[Site, ...]
     protocol: str
     notes: tuple[str, ...] = ()
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of `load` that give this federation again; empty where it was made by hand."""
 
     @property
     def fingerprint(self) -> str:

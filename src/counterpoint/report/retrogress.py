@@ -38,7 +38,7 @@ def curve(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("communications", kind="stable")
 
 
-def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str) -> None:
+def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str, legend: bool = True) -> None:
     """Draw one run's validation macro-F1 into ``axes``, one line a site and model."""
     rows = scores[scores["split"] == "validation"]
     colours = mpl.colormaps["tab10"]
@@ -72,7 +72,10 @@ def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str) -> None:
     handles.append(
         Line2D([], [], color="0.3", marker="o", linestyle="", label="just after a merge")
     )
-    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=2)
+    if legend:
+        axes.legend(
+            handles=handles, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
+        )
     axes.set_xlabel("communications")
     axes.set_ylabel("validation macro-F1 (%)")
     axes.set_title(title, fontsize=10)
@@ -81,7 +84,7 @@ def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str) -> None:
 
 def draw_retrogress(result: Result) -> list[Path]:
     """Write ``retrogress.png`` and ``retrogress.svg`` into the run's folder."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     values = result.results
     title = f"{values['method']} on {values['data']}, batch norm: {values['statistics']}"
     plot_retrogress(figure.subplots(), result.scores, title)

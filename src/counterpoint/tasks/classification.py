@@ -62,12 +62,14 @@ class Classification:
 
         logits, labels = logits.float(), labels.long()
         k = self.outputs
-        return {
+        scores = {
             "macro_f1": multiclass_f1_score(logits, labels, k, average="macro").item(),
             "accuracy": multiclass_accuracy(logits, labels, k, average="micro").item(),
             "auc": self._auc(logits, labels),
             "loss": self.loss(logits, labels).item(),
         }
+        # what float32 knows, without the digits that it does not
+        return {name: round(value, 7) for name, value in scores.items()}
 
     def _auc(self, logits: Tensor, labels: Tensor) -> float:
         from torchmetrics.functional.classification import binary_auroc

@@ -1,0 +1,447 @@
+"""A run never loses work: killed, interrupted, damaged or out of space, it reaches the same end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from counterpoint import resume, run
+from counterpoint.data import write_phantom
+from counterpoint.errors import StateError, TrainingError
+from counterpoint.folder import RunFolder
+from tests.running import (
+    ROOT,
+    SHORT,
+    TINY,
+    Stopped,
+    alive,
+    assert_same,
+    call,
+    content,
+    ended,
+    options,
+    send,
+    start,
+    stop_in,
+)
+
+HARMOFL = {"model": "slim-vgg16", "keep_optimizer": True}
+REAL = {
+    "prrfl": ("prrfl", {"select_last": 1.0}),
+    "momentum": ("harmofl", HARMOFL),
+    "adam": ("harmofl", {**HARMOFL, "optimizer": "adam"}),
+}
+# All that a site's state can hold: two models, an amplitude, and Adam's moments.
+EVERYTHING = {
+    "local": "deputy",
+    "aggregation": "pfa",
+    "statistics": "averaged",
+    "optimizer": "adam",
+    "keep_optimizer": True,
+}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """Return a folder with the phantom's images for two sites, few and small."""
+    folder = write_phantom(tmp_path_factory.mktemp("small") / "data", size=32, scale=0.1)
+    for site in ("north", "south"):
+        shutil.rmtree(folder / site)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def never_stopped(small, tmp_path_factory):
+    """Return a function that gives the folder of a case's run that was never stopped."""
+    done = {}
+
+    def reference(case: str) -> Path:
+        if case not in done:
+            method, settings = REAL[case]
+            done[case] = tmp_path_factory.mktemp("references") / case
+            run(method, str(small), out=done[case], settings=SHORT | settings)
+        return done[case]
+
+    return reference
+
+
+@pytest.fixture(scope="session")
+def tiny(small, tmp_path_factory):
+    """Return the folder of a run of a tiny network that was never stopped."""
+    out = tmp_path_factory.mktemp("tiny") / "run"
+    run("fedavg", str(small), out=out, settings=SHORT | TINY)
+    return out
+
+
+@pytest.fixture(scope="session")
+def after_two(small, tmp_path_factory):
+    """Return the folder of the same run, stopped when two of its three rounds were complete."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Stopped):
+        run("fedavg", str(small), out=out, settings=SHORT | TINY, report=stop_in(3))
+    return out
+
+
+@pytest.fixture
+def stopped(after_two, tmp_path):
+    """Return a copy of the stopped run, to go on with or to damage."""
+    return Path(shutil.copytree(after_two, tmp_path / "stopped"))
+
+
+def rounds(folder: Path) -> list[str]:
+    return sorted(file.name for file in (folder / "state").glob("round-*.json"))
+
+
+# Killed
+
+
+def test_killed_three_times(small, never_stopped, tmp_path):
+    """By kill -9: after a round, in the middle of a round, and between last round and results."""
+    method, settings = REAL["prrfl"]
+    out = tmp_path / "run"
+    process = start("run", method, small, "--out", out, *options(SHORT | settings))
+    for file in ("round-00001.json", "east-00003-state.safetensors", "round-00004.json"):
+        send(signal.SIGKILL, process, out / "state" / file)
+        assert ended(process)[0] == -signal.SIGKILL
+        assert not (out / "results.json").exists()
+        process = start("resume", out)
+    code, printed, errors = ended(process)
+    assert (code, errors) == (0, "")
+    assert "test scores" in printed
+    assert_same(out, never_stopped("prrfl"))
+
+
+@pytest.mark.parametrize("case", ["momentum", "adam"])
+def test_killed_with_kept_optimizers(small, never_stopped, tmp_path, case):
+    """By kill -9 in the middle of round 2: momenta and amplitude come back from the disk."""
+    method, settings = REAL[case]
+    out = tmp_path / "run"
+    process = start("run", method, small, "--out", out, *options(SHORT | settings))
+    send(signal.SIGKILL, process, out / "state" / "east-00002-state.safetensors")
+    assert ended(process)[0] == -signal.SIGKILL
+    assert rounds(out) == ["round-00001.json"]
+    resume(out)
+    assert_same(out, never_stopped(case))
+
+
+def test_killed_in_every_write(small, tmp_path):
+    """Whichever write to the run's folder the kill comes in, half of it done, the end is the same.
+
+    Each of some 30 runs is killed by SIGKILL in another write; see `die_everywhere`.
+    """
+    settings = {**SHORT, **TINY, **EVERYTHING, "rounds": 2}
+    code = (
+        "import sys, json; from pathlib import Path; from tests.running import die_everywhere;"
+        "die_everywhere(Path(sys.argv[1]), 'harmofl', sys.argv[2], json.loads(sys.argv[3]))"
+    )
+    arguments = [str(tmp_path), str(small), json.dumps(settings)]
+    process = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=280,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    *killed, reference = sorted(folder for folder in tmp_path.iterdir() if folder.is_dir())
+    left = "\n".join(path.read_text() for path in tmp_path.glob("*.killed"))
+    for name in ("state.", "candidate.", "mean", "round-00003.json", "personal", "results.json"):
+        assert f".{name}" in left.replace("east-00002-", ".").replace("personal/", ".personal"), (
+            f"no kill in the middle of {name}"
+        )
+    begun = [folder for folder in killed if (folder / "settings.yaml").exists()]
+    assert len(begun) > 25
+    for folder in begun:
+        assert_same(folder, reference)
+
+
+def test_killed_with_workers(small, never_stopped, tmp_path):
+    """No worker outlives its parent, even after kill -9, and other workers go on to the end."""
+    method, settings = REAL["prrfl"]
+    out = tmp_path / "run"
+    two = SHORT | settings | {"workers": 2}
+    process = start("run", method, small, "--out", out, *options(two))
+    send(signal.SIGKILL, process, out / "state" / "round-00001.json")
+    workers = [line for line in alive(process.pid) if "loky" in line]
+    assert len(workers) >= 2
+    give_up = time.monotonic() + 20
+    while alive(process.pid) and time.monotonic() < give_up:
+        time.sleep(0.1)
+    assert alive(process.pid) == []
+    ended(process)
+    resume(out, workers=2)
+    assert_same(out, never_stopped("prrfl"))
+
+
+def test_a_killed_worker(small, tiny, tmp_path):
+    """A worker that is killed, as for want of memory, is an error in words; then it goes on."""
+    out = tmp_path / "run"
+
+    def kill_a_worker(event: dict[str, object]) -> None:
+        if event.get("round") == 2 and event.get("moment") == "epoch":
+            for folder in Path("/proc").glob("[0-9]*"):
+                try:
+                    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                    line = (folder / "cmdline").read_text()
+                except OSError:
+                    continue
+                if int(parent) == os.getpid() and "LokyProcess" in line:
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+    two = SHORT | TINY | {"workers": 2}
+    with pytest.raises(TrainingError, match=r"worker process was ended.*counterpoint resume"):
+        run("fedavg", str(small), out=out, settings=two, report=kill_a_worker)
+    assert rounds(out)
+    resume(out, workers=1)
+    assert_same(out, tiny)
+
+
+def test_workers_change_nothing(small, never_stopped, tmp_path):
+    method, settings = REAL["adam"]
+    run(method, str(small), out=tmp_path / "two", settings=SHORT | settings | {"workers": 2})
+    assert_same(tmp_path / "two", never_stopped("adam"))
+    saved = (tmp_path / "two" / "settings.yaml").read_text()
+    one = (never_stopped("adam") / "settings.yaml").read_text()
+    assert saved == one.replace("workers: 1", "workers: 2") != one
+
+
+# Interrupted
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupted(small, never_stopped, tmp_path, workers):
+    """Ctrl-C: exit code 130, a sentence on how to go on, and no process stays behind."""
+    method, settings = REAL["prrfl"]
+    out = tmp_path / "run"
+    settings = SHORT | settings | {"workers": workers}
+    process = start("run", method, small, "--out", out, *options(settings))
+    # A terminal sends the signal to all processes of the session: so do we, workers first.
+    send(signal.SIGCONT, process, out / "state" / "round-00001.json")
+    os.killpg(process.pid, signal.SIGINT)
+    code, _, errors = ended(process)
+    assert code == 130, errors
+    assert "counterpoint resume" in errors
+    assert "Traceback" not in errors
+    assert alive(process.pid) == []
+    assert not list(out.rglob("*.part"))
+    assert not (out / "results.json").exists()
+    resume(out, workers=1)
+    assert_same(out, never_stopped("prrfl"))
+
+
+# Damaged
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (flip, "east-00002-state.safetensors"),
+        (cut, "west-00002-state.safetensors"),
+        (Path.unlink, "west-00002-state.safetensors"),
+        (flip, "east-00002-candidate.safetensors"),
+        (flip, "mean-00002.safetensors"),
+        (flip, "round-00002.json"),
+        (cut, "round-00002.json"),
+        (lambda path: path.write_bytes(b""), "round-00002.json"),
+        (lambda path: path.write_bytes(b"\xff\0"), "round-00002.json"),
+    ],
+)
+def test_a_damaged_round_is_played_again(stopped, tiny, damage, file):
+    damage(stopped / "state" / file)
+    events = []
+    resume(stopped, report=events.append)
+    warnings = [str(event["warning"]) for event in events if "warning" in event]
+    assert len(warnings) == 1
+    assert str(stopped / "state" / file) in warnings[0]
+    assert "the round before it is used" in warnings[0]
+    assert [event["from"] for event in events if "from" in event] == [1]
+    assert_same(stopped, tiny)
+
+
+def test_an_undamaged_run_goes_on_where_it_was(stopped, tiny):
+    """What the tests of damage stand against: no warning, and two rounds are not played again."""
+    events = []
+    resume(stopped, report=events.append)
+    assert not [event for event in events if "warning" in event]
+    assert [event["from"] for event in events if "from" in event] == [2]
+    assert_same(stopped, tiny)
+
+
+def test_a_damage_is_said_on_the_command_line(stopped, tiny):
+    flip(stopped / "state" / "east-00002-state.safetensors")
+    code, printed, errors = call("resume", stopped)
+    assert (code, "test scores" in printed) == (0, True)
+    said = " ".join(errors.split())
+    assert said.startswith("warning: ")
+    assert "is damaged; the round before it is used" in said
+    assert_same(stopped, tiny)
+
+
+def test_logs_that_were_added_to_are_cut_back(stopped, tiny):
+    for log in ("scores.csv", "payloads.csv"):
+        with open(stopped / log, "a", encoding="utf-8") as file:
+            file.write("4,half a li")
+    resume(stopped)
+    assert_same(stopped, tiny)
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_all_rounds_damaged(stopped, damage):
+    for round in (1, 2):
+        damage(stopped / "state" / f"east-0000{round}-state.safetensors")
+    before = content(stopped)
+    with pytest.raises(StateError, match=r"no saved round .* is whole: .*00002.*00001") as caught:
+        resume(stopped)
+    assert "another --out" in str(caught.value)
+    assert call("resume", stopped)[0] == 1
+    assert content(stopped) == before
+
+
+def test_lost_lines_of_a_log(stopped):
+    (stopped / "scores.csv").write_text("round\n")
+    with pytest.raises(StateError, match=r"no saved round .*scores.csv has lost lines"):
+        resume(stopped)
+
+
+# Out of space
+
+
+@pytest.mark.parametrize(
+    ("limit", "file"),
+    [
+        (500, "east-00003-state.safetensors"),
+        (1900, "payloads.csv"),
+    ],
+)
+def test_a_full_disk(stopped, after_two, tiny, limit, file):
+    """The round that does not fit has not happened; with more space, the end is the same."""
+    notebook = (stopped / "state" / "round-00002.json").read_bytes()
+    code, _, errors = ended(start("resume", stopped, limit=limit))
+    assert code == 1
+    assert "Traceback" not in errors
+    assert f"the disk is full: {stopped / 'state' / file}" in errors.replace(
+        str(stopped / file), str(stopped / "state" / file)
+    )
+    assert "free some space and go on with `counterpoint resume`" in errors
+    assert not list(stopped.rglob("*.part"))
+    assert rounds(stopped) == ["round-00001.json", "round-00002.json"]
+    assert (stopped / "state" / "round-00002.json").read_bytes() == notebook
+    assert RunFolder(stopped)._read(stopped / "state" / "round-00002.json").round == 2
+    resume(stopped)
+    assert_same(stopped, tiny)
+
+
+def test_a_full_disk_at_the_figure(stopped, tiny):
+    """Figures are larger than all else here; they are whole or not there, and drawn later."""
+    code, _, errors = ended(start("resume", stopped, limit=10_000))
+    assert (code, "Traceback" in errors) == (1, False)
+    assert "the disk is full" in errors
+    assert "retrogress.png" in errors
+    assert not list(stopped.glob("*retrogress*"))
+    assert call("resume", stopped)[0] == 0
+    assert (stopped / "retrogress.svg").read_text().endswith("</svg>\n")
+    assert_same(stopped, tiny)
+
+
+# Not the same run
+
+
+def test_a_folder_that_exists_is_left_as_it_is(stopped, small, tmp_path):
+    before = content(stopped)
+    code, _, errors = call("run", "fedavg", small, "--out", stopped, *options(SHORT | TINY))
+    assert code == 2
+    assert f"counterpoint resume {stopped}" in errors
+    assert content(stopped) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    for out in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+        code, _, errors = call("run", "fedavg", small, "--out", out, *options(SHORT | TINY))
+        assert (code, "another --out" in errors, "resume" in errors) == (2, True, False)
+    assert content(tmp_path / "mine") == {"thesis.txt": b"years"}
+
+
+def test_no_run_to_go_on_with(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "nothing", tmp_path / "file"):
+        code, _, errors = call("resume", path)
+        assert (code, f"{path} is not the folder of a run" in errors) == (1, True)
+        assert call("show", path)[0] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_settings_that_cannot_be_read(stopped):
+    (stopped / "settings.yaml").write_text("method: [")
+    with pytest.raises(StateError, match=r"settings.yaml can't be read"):
+        resume(stopped)
+
+
+def test_a_finished_run_is_shown_again(tiny, tmp_path):
+    out = Path(shutil.copytree(tiny, tmp_path / "run"))
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.glob("*.*")}
+    shown, again = call("show", out), call("resume", out)
+    assert shown == again
+    assert (again[0], "test scores" in again[1], "worst" in again[1]) == (0, True, True)
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.glob("*.*")}
+    assert before == after
+    assert_same(out, tiny)
+
+
+@pytest.mark.parametrize("change", ["an image", "a label", "a row"])
+def test_other_data_are_refused(small, tiny, tmp_path, change):
+    mine = Path(shutil.copytree(small, tmp_path / "data"))
+    table = mine / "east" / "labels.csv"
+    image = mine / "east" / "images" / "0003.png"
+    kept = table.read_text(), image.read_bytes()
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        run("fedavg", str(mine), out=out, settings=SHORT | TINY, report=stop_in(3))
+    before = content(out)
+    lines = kept[0].splitlines()
+    if change == "an image":
+        pixels = np.asarray(Image.open(image)).copy()
+        pixels[0, 0, 0] ^= 1
+        Image.fromarray(pixels).save(image)
+    elif change == "a label":
+        kind = {"nevus": "melanoma"}.get(lines[1].split(",")[2], "nevus")
+        lines[1] = ",".join([*lines[1].split(",")[:2], kind, lines[1].split(",")[3]])
+        table.write_text("\n".join(lines) + "\n")
+    else:
+        table.write_text("\n".join(lines[:-1]) + "\n")
+    code, _, errors = call("resume", out)
+    assert code == 1
+    assert f"the data are not those that {out} was started on" in errors
+    assert content(out) == before
+    table.write_text(kept[0])
+    image.write_bytes(kept[1])
+    resume(out)
+    assert_same(out, tiny)
+
+
+def test_two_processes_on_one_run(stopped, tiny):
+    """The second is refused, and the first goes on unharmed."""
+    seen = []
+
+    def start_another(event: dict[str, object]) -> None:
+        if event.get("moment") == "epoch" and not seen:
+            seen.append(ended(start("resume", stopped)))
+
+    resume(stopped, report=start_another)
+    ((code, _, errors),) = seen
+    assert code == 1
+    assert f"another process is working on {stopped}" in errors
+    assert_same(stopped, tiny)
