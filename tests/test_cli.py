@@ -34,7 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "east" in done.stdout
     assert "mean" in done.stdout
     assert str(folder) in done.stdout
-    assert done.stderr == ""  # quiet when not on a terminal
+    # quiet when not on a terminal, but for what there is to say of the data
+    assert all(line.startswith("note: ") for line in done.stderr.splitlines()), done.stderr
     return folder
 
 
@@ -148,5 +149,5 @@ def test_live_display_on_a_terminal(tmp_path: Path) -> None:
             break
         seen += piece
     assert process.wait(timeout=60) == 0
-    for words in (b"round 1 of 2", b"east", b"exchange", b"macro-F1", b"0:0"):
+    for words in (b"of 2", b"east", b"exchange", b"macro-F1", b"0:0"):
         assert words in seen, words

@@ -1,6 +1,7 @@
 """Run a federation, and go on with one: the two calls that do everything."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import counterpoint.data as readers
 from counterpoint.client import new_predictor
 from counterpoint.crew import Event, Report, choose_device, share_cores
-from counterpoint.data.site import Federation
-from counterpoint.errors import StateError
+from counterpoint.data.site import Federation, SiteData
+from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
@@ -24,7 +25,7 @@ def ignore(event: Event) -> None:
 
 def run(
     method: str | Method,
-    data: str | Federation,
+    data: str | os.PathLike[str] | Federation,
     *,
     out: str | Path,
     report: Report = ignore,
@@ -38,7 +39,8 @@ def run(
         data: name of a data set, path of your own table or folder, or what `counterpoint.load`
             gave.
         out: a folder that does not exist yet.
-        report: is told of every score as it comes (see the command line's live display).
+        report: is told of every score as it comes, and of what there is to say of the data. With
+            several workers it is called from a thread of its own.
         settings: settings by name, as in a file.
         **options: the same by keyword; short names do: ``rounds=5, lr=0.1, local="deputy"``.
 
@@ -55,26 +57,31 @@ def run(
     >>> sorted(result.table.columns)
     ['accuracy', 'auc', 'loss', 'macro_f1']
     """
-    name = data if isinstance(data, str) else data.name
+    name = data.name if isinstance(data, Federation) else os.fspath(data)
     chosen = make_settings(method, name, {**(settings or {}), **options})
     RunFolder.check_free(Path(out))
-    choose_device(chosen.machine.device)
-    federation = data if isinstance(data, Federation) else read_data(chosen)
+    device = choose_device(chosen.machine.device)
+    if not isinstance(data, Federation):
+        federation = read_data(chosen)
+    elif chosen.data == Data(name=name, skip_bad=chosen.data.skip_bad):
+        federation = data
+    else:
+        raise SettingsError(
+            "settings of the data can't be changed for a federation that is loaded already; give "
+            "them to counterpoint.load"
+        )
     if federation.source:  # said in full, so that the run can go on from any folder
-        chosen = dataclasses.replace(chosen, data=Data(**federation.source))
+        source = {**federation.source, "skip_bad": chosen.data.skip_bad}
+        chosen = dataclasses.replace(chosen, data=Data(**source))
     new_predictor(chosen.method, len(federation.classes))  # fails here, before anything is made
     workers, threads = share_cores(
         1 if chosen.method.pooled else len(federation.sites),
         chosen.machine.workers,
         chosen.machine.threads,
+        device,
     )
     chosen = _with_machine(chosen, workers, threads)
-    federation, sites = readers.decode(
-        federation,
-        chosen.method.schedule.image_size,
-        skip_bad=chosen.data.skip_bad,
-        progress=lambda done, total: report({"decoded": done, "of": total}),
-    )
+    federation, sites = _decode(chosen, federation, report)
     facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
     folder = RunFolder.create(Path(out), chosen, facts)
     return _leave(federate(folder, chosen, federation, sites, report))
@@ -104,12 +111,7 @@ def resume(
         return _leave(Result(folder.path))
     if workers is not None:
         chosen = _with_machine(chosen, workers, chosen.machine.threads or 1)
-    federation, sites = readers.decode(
-        data or read_data(chosen),
-        chosen.method.schedule.image_size,
-        skip_bad=chosen.data.skip_bad,
-        progress=lambda done, total: report({"decoded": done, "of": total}),
-    )
+    federation, sites = _decode(chosen, data or read_data(chosen), report)
     if folder.facts().get("fingerprint") != federation.fingerprint:
         raise StateError(
             f"the data are not those that {folder.path} was started on (images, labels or splits "
@@ -127,9 +129,33 @@ def read_data(settings: Settings) -> Federation:
         protocol=data.protocol,
         seed=settings.seed if data.split_seed is None else data.split_seed,
         sites=list(data.sites) if data.sites else None,
+        classes=data.classes,
         train_limit=data.train_limit,
         skip_bad=data.skip_bad,
     )
+
+
+def _decode(
+    settings: Settings, federation: Federation, report: Report
+) -> tuple[Federation, list[SiteData]]:
+    """Decode the images, say what there is to say of the data, and check that they will do."""
+    federation, sites = readers.decode(
+        federation,
+        settings.method.schedule.image_size,
+        skip_bad=settings.data.skip_bad,
+        progress=lambda done, total: report({"decoded": done, "of": total}),
+    )
+    for note in federation.notes:
+        report({"note": note})
+    if settings.method.statistics == "batch":
+        for site in sites:
+            for part in ("validation", "test"):
+                if len(site.part(part)) < 2:
+                    raise DataError(
+                        f"site '{site.name}' has a single {part} image: batch norm can't use the "
+                        "statistics of one image. Add images, or use --statistics recalibrated"
+                    )
+    return federation, sites
 
 
 def _leave(result: Result) -> Result:

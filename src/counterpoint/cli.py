@@ -5,6 +5,7 @@ settings or data; 130 interrupted by Ctrl-C.
 """
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 out, err = Console(), Console(stderr=True)
-state = {"debug": False}
+state: dict[str, Any] = {"debug": False}
 
 DATA = "Data"
 TRAINING = "Training"
@@ -38,6 +39,7 @@ MACHINE = "Machine"
 SETTING_OF = {
     "protocol": "data.protocol",
     "sites": "data.sites",
+    "classes": "data.classes",
     "train_limit": "data.train_limit",
     "skip_bad": "data.skip_bad",
     "rounds": "schedule.rounds",
@@ -94,11 +96,9 @@ def in_words(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             fail(str(error), 2 if isinstance(error, DataError | SettingsError) else 1)
         except KeyboardInterrupt:
-            err.print(
-                "\nstopped; rounds that were complete are kept: go on with "
-                "[bold]counterpoint resume RUN[/]",
-                highlight=False,
-            )
+            folder = state.get("folder")
+            kept = f": complete rounds are kept, go on with `counterpoint resume {folder}`"
+            err.print(f"\nstopped{kept if folder else ''}", highlight=False, markup=False)
             raise typer.Exit(130) from None
 
     return checked
@@ -145,6 +145,10 @@ def run(
     ] = None,
     sites: Annotated[
         str | None, typer.Option(help="Only these, comma-separated.", rich_help_panel=DATA)
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="The only labels, in order, comma-separated.", rich_help_panel=DATA),
     ] = None,
     train_limit: Annotated[
         str | None,
@@ -226,8 +230,9 @@ def run(
     for name in ("data.train_limit", "schedule.model_options"):
         if name in options:
             options[name] = parsed(options[name], name)
-    if sites is not None:
-        options["data.sites"] = [site.strip() for site in sites.split(",")]
+    for name in ("data.sites", "data.classes"):
+        if name in options:
+            options[name] = [word.strip() for word in options[name].split(",")]
     if root is not None:
         options["data.root"] = str(root)
     for assignment in assignments or []:
@@ -243,10 +248,15 @@ def run(
     from_file = dict(flatten(read_file(config))) if config else {}
     for name in ("method", "data.name"):
         from_file.pop(name, None)
+    for part in ("harmonise", "local", "aggregation"):
+        kind = options.get(f"{part}.kind", from_file.get(f"{part}.kind"))
+        if kind != from_file.get(f"{part}.kind"):  # then the file's values are of another kind
+            from_file = {n: v for n, v in from_file.items() if not n.startswith(f"{part}.")}
     options = from_file | options
     short = Path(data).stem if Path(data).exists() else data
     name = Path(method.partition(":")[0]).stem
     folder = to or Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
+    state["folder"] = folder
     with live_display(err) as report:
         result = counterpoint.run(method, data, out=folder, report=report, settings=options)
     _show(result)
@@ -264,6 +274,7 @@ def resume(
     import counterpoint
     from counterpoint.report.live import live_display
 
+    state["folder"] = folder
     with live_display(err) as report:
         result = counterpoint.resume(folder, workers=workers, report=report)
     _show(result)
@@ -317,12 +328,18 @@ def inspect(
     """Show sites, classes, sizes, splits, leakage and mean colour of data."""
     from counterpoint.data import inspect as look
     from counterpoint.data import load
+    from counterpoint.errors import LeakageError
     from counterpoint.report.table import frame_table
 
-    federation = load(data, root, protocol=protocol, seed=seed, skip_bad=skip_bad)
+    try:
+        federation = load(data, root, protocol=protocol, seed=seed, skip_bad=skip_bad)
+    except LeakageError:  # to be looked at, not to be trained on
+        federation = load(data, root, protocol="given", seed=seed, skip_bad=skip_bad)
     out.print(frame_table(look(federation), f"{federation.name}, protocol {federation.protocol}"))
     for note in federation.notes:
         out.print(f"note: {note}", highlight=False, markup=False)
+    if not any("leaks" in note for note in federation.notes):
+        out.print("leakage: none found", highlight=False)
 
 
 def _show(result: "Result") -> None:
@@ -341,6 +358,7 @@ def _show(result: "Result") -> None:
 def main() -> None:
     """Entry point."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    sys.path.append(os.getcwd())  # so that --model my_networks:Net is found where you are
     app()
 
 

@@ -5,7 +5,8 @@ score (just before the next communication), share.
 """
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -124,6 +125,7 @@ class Client:
                 self.merge(mean, round - 1)
             merged = {"round": round - 1, "moment": "merged" if round > 1 else "start", "epoch": 0}
             for row in self.score("validation"):
+                self._require_finite(row["loss"], f"round {round - 1}, just after the merge", row)
                 visit.rows.append(merged | row)
                 yield visit.rows[-1]
             visit.candidate = self.predictor()
@@ -214,14 +216,9 @@ class Client:
         for epoch in range(1, schedule.local_epochs + 1):
             self.method.local.epoch(training)
             losses = {role: training.epoch_loss(role) for role in self.models}
-            for role, loss in losses.items():
-                if loss != loss or abs(loss) == float("inf"):
-                    raise TrainingError(
-                        f"round {round}, site '{self.data.name}', local epoch {epoch}: the "
-                        f"training loss of the {role} is {loss}. Nothing of this round was kept; a "
-                        f"lower learning rate than {schedule.lr_at(round):g} (--lr) may help"
-                    )
             for row in self.score("validation"):
+                for loss in (losses[str(row["model"])], row["loss"]):
+                    self._require_finite(loss, f"round {round}, local epoch {epoch}", row)
                 yield (
                     {"round": round, "moment": "epoch", "epoch": epoch}
                     | row
@@ -229,10 +226,19 @@ class Client:
                 )
         visit.gradients = training.gradients
 
-    def score(self, split: str) -> Iterator[Row]:
-        """Scores of every model on one part of every site at hand."""
+    def _require_finite(self, loss: object, when: str, row: Row) -> None:
+        if not math.isfinite(float(str(loss))):
+            raise TrainingError(
+                f"{when}, site '{row['site']}': the loss of the {row['model']} is {loss}. Nothing "
+                f"of this round was kept; a lower learning rate than {self.schedule.lr:g} (--lr) "
+                "may help"
+            )
+
+    def score(self, split: str, roles: Iterable[str] | None = None) -> Iterator[Row]:
+        """Scores of the models (of all roles) on one part of every site at hand."""
+        models = {role: self.models[role] for role in roles or self.models}
         for site in self.data.sites:
-            outputs, labels = predict(self.models, self._in_order(split, (site,)), self.precision)
+            outputs, labels = predict(models, self._in_order(split, (site,)), self.precision)
             for role, logits in outputs.items():
                 row: Row = {"site": site.name, "model": role, "split": split}
                 yield row | self.task.scores(logits, labels)
@@ -242,7 +248,7 @@ class Client:
         self.data = data
         role = self.method.local.predicts
         self.models[role].load_state_dict(candidate)
-        return [row for row in self.score("test") if row["model"] == role]
+        return list(self.score("test", roles=[role]))
 
     def _in_order(
         self,

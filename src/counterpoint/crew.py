@@ -8,8 +8,10 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import loky
@@ -43,26 +45,37 @@ def choose_device(name: str) -> torch.device:
     device(type='cpu')
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(f"device '{name}' can't be used here: {reason}") from error
+    if device.type == "cuda":  # the same kernels and numbers each time, at some cost of speed
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 
-def share_cores(sites: int, workers: int | None, threads: int | None) -> tuple[int, int]:
-    """Workers and threads a worker, where left open: the sites fill the cores, none is shared.
+def share_cores(
+    sites: int, workers: int | None, threads: int | None, device: torch.device
+) -> tuple[int, int]:
+    """Workers and threads a worker, where left open: sites fill the cores, or one a GPU.
 
     Threads depend on cores and sites, never on the number of workers, so neither do the scores.
+
+    >>> share_cores(sites=4, workers=9, threads=1, device=torch.device("cpu"))
+    (4, 1)
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     threads = threads or max(1, cores // sites)
-    workers = workers or max(1, min(sites, cores // threads))
+    if workers is None and device.type == "cuda":
+        workers = torch.cuda.device_count() if device.index is None else 1
+    workers = workers or max(1, cores // threads)
     return min(workers, sites), threads
 
 
@@ -83,7 +96,9 @@ def gather(
     events, turns = context.SimpleQueue(), context.SimpleQueue()
     for turn in range(MOST_STARTS):
         turns.put(turn)
-    listener = threading.Thread(target=_listen, args=(events, report), daemon=True)
+    done = threading.Event()
+    failed: list[BaseException] = []
+    listener = threading.Thread(target=_listen, args=(events, report, done, failed), daemon=True)
     listener.start()
     executor = loky.ProcessPoolExecutor(
         max_workers=workers,
@@ -95,10 +110,16 @@ def gather(
     )
 
     def crew(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
-        futures = [executor.submit(_work, work, job) for job in jobs]
+        waiting = iter(jobs)
+        # only so many at a time, so that results do not pile up before they are taken
+        futures = deque(executor.submit(_work, work, job) for job in islice(waiting, 2 * workers))
         try:
-            for future in futures:
-                yield future.result()
+            while futures:
+                result = futures.popleft().result()
+                futures.extend(executor.submit(_work, work, job) for job in islice(waiting, 1))
+                if failed:
+                    raise failed[0]
+                yield result
         except TerminatedWorkerError as error:
             raise TrainingError(
                 "a worker process was ended from outside, often for want of memory; "
@@ -112,7 +133,7 @@ def gather(
         yield crew
     finally:
         executor.shutdown(wait=True, kill_workers=True)
-        events.put(None)
+        done.set()
         listener.join(timeout=5)
 
 
@@ -127,9 +148,26 @@ def _alone(settings: Settings, task: Classification, report: Report) -> Crew[Any
     return crew
 
 
-def _listen(events: Any, report: Report) -> None:
-    while (event := events.get()) is not None:
-        report(event)
+def _listen(
+    events: Any, report: Report, done: threading.Event, failed: list[BaseException]
+) -> None:
+    """Pass events on until all is done; a killed worker may have left ``put`` locked for good.
+
+    Where ``report`` raises, the pipe is still emptied, or the workers would wait for ever.
+    """
+    while True:
+        over = done.is_set()  # before looking, so that none is missed
+        if not events.empty():
+            event = events.get()
+            try:
+                if not failed:
+                    report(event)
+            except BaseException as error:
+                failed.append(error)
+        elif over:
+            return
+        else:
+            done.wait(0.05)
 
 
 # What a worker process has: its client, and where it reports to.

@@ -9,6 +9,10 @@ class DataError(CounterpointError):
     """The images, tables or splits can't be used as they are."""
 
 
+class LeakageError(DataError):
+    """The split that came with the data puts a patient, or the same image, in two parts."""
+
+
 class SettingsError(CounterpointError):
     """A method, option or value is unknown or out of range."""
 

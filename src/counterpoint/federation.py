@@ -1,18 +1,18 @@
 """The loop of a federation, readable from top to bottom."""
 
+import dataclasses
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from counterpoint.client import Client, ClientData, Row, Visit
 from counterpoint.crew import Crew, Report, choose_device, gather
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import PayloadError
-from counterpoint.files import read_tensors, write_tensors
-from counterpoint.folder import Notebook, RunFolder
+from counterpoint.files import read_tensors
+from counterpoint.folder import Kept, Notebook, RunFolder, keep
 from counterpoint.payload import Payload
 from counterpoint.results import Result, summarise, write_models
 from counterpoint.server import WeightedMean
@@ -25,22 +25,23 @@ class Job:
     """One site's work in one round, as it is handed to whoever does it."""
 
     data: ClientData
+    number: int
+    """The site's place in the order of the sites; its files are named by it."""
     round: int
     folder: Path
-    state: tuple[str, str] | None
-    """File and checksum of what the site's last visit left."""
-    mean: tuple[str, str] | None
+    state: Kept | None
+    """What the site's last visit left."""
+    mean: Kept | None
     keep_candidate: bool
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a job: the payload that leaves the site, and which files the site wrote."""
+    """What came of a job: what leaves the site, and what it kept on its own disk."""
 
     visit: Visit
-    files: dict[str, str]
-    """For ``state`` and ``candidate``: the file's name."""
-    sums: dict[str, str]
+    state: Kept
+    candidate: Kept | None
 
 
 def federate(
@@ -88,27 +89,19 @@ def play_round(
     """One round of the federation, from one notebook to the next.
 
     The round after the last one trains no more: its sites merge the last mean and are scored.
+    Validation chooses by the mean score, and among equal scores by the mean loss.
     """
     schedule, round = settings.method.schedule, before.round + 1
     eligible = before.round >= schedule.first_choice  # the model just after the last merge
     jobs = [
-        Job(
-            data,
-            round,
-            folder.state,
-            _noted(before, before.states.get(data.name)),
-            _noted(before, before.mean),
-            eligible,
-        )
-        for data in clients
+        Job(data, number, round, folder.state, before.states.get(data.name), before.mean, eligible)
+        for number, data in enumerate(clients)
     ]
-    after = Notebook(round=round, best=before.best, best_score=before.best_score)
-    after.candidates, after.gradients = before.candidates, before.gradients
-    sums = dict(before.sums)
+    after = dataclasses.replace(before, round=round, states={})
     mean = WeightedMean()
+    candidates: dict[str, Kept] = {}
     scores: list[Row] = []
     sent: list[Row] = []
-    candidates: dict[str, str] = {}
 
     for done in crew(work, jobs):  # in the order of the sites
         visit: Visit = done.visit
@@ -116,44 +109,44 @@ def play_round(
             mean.add(visit.site, visit.payload, visit.weight)
         except PayloadError as error:
             raise PayloadError(f"round {round}: {error}. Nothing of this round was kept") from error
+        after.states[visit.site] = done.state
+        if done.candidate:
+            candidates[visit.site] = done.candidate
+        after.gradients += visit.gradients
         scores += visit.rows
         sent += describe(visit.payload, round, visit.site, "up")
-        after.gradients += visit.gradients
-        after.states[visit.site] = done.files["state"]
-        candidates[visit.site] = done.files.get("candidate", "")
-        sums |= done.sums
 
     down = mean.result()
+    after.mean = keep(folder.state, f"mean-{round:05d}", down)
     sent += [row for data in clients for row in describe(down, round, data.name, "down")]
-    after.mean = f"mean-{round:05d}.safetensors"
-    sums[after.mean] = write_tensors(folder.state / after.mean, down)
     if eligible:
-        score = mean_score(scores, settings, before.round)
+        score, loss = mean_scores(scores, settings, before.round)
         report({"round": before.round, "validation": score})
-        if score > before.best_score:
-            after.best, after.best_score, after.candidates = before.round, score, candidates
-    after.sums = {name: sums[name] for name in after.files}
+        if (score, -loss) > (before.best_score, -before.best_loss):
+            after.best, after.best_score, after.best_loss = before.round, score, loss
+            after.candidates = candidates
     folder.commit(after, {"scores.csv": scores, "payloads.csv": sent})
     return after
 
 
 def work(client: Client, job: Job, report: Report) -> Done:
     """Do one site's round: take its state up, visit, put the state down on the site's disk."""
-    state = read_tensors(job.folder / job.state[0], job.state[1]) if job.state else None
-    mean = read_tensors(job.folder / job.mean[0], job.mean[1]) if job.mean else None
+    state, mean = (kept.read(job.folder) if kept else None for kept in (job.state, job.mean))
     for event in client.visit(job.data, state, mean, job.round):
         if isinstance(event, Visit):
             visit = event
         else:
             report(event)
-    kept = {"state": visit.state}
-    if job.keep_candidate:
-        kept["candidate"] = visit.candidate
-    name = f"{quote(job.data.name, safe=' ')}-{job.round:05d}"
-    files = {kind: f"{name}-{kind}.safetensors" for kind in kept}
-    sums = {files[kind]: write_tensors(job.folder / files[kind], kept[kind]) for kind in kept}
+    name = f"site-{job.number:04d}-{job.round:05d}"
+    done = Done(
+        visit,
+        state=keep(job.folder, f"{name}-state", visit.state),
+        candidate=keep(job.folder, f"{name}-candidate", visit.candidate)
+        if job.keep_candidate
+        else None,
+    )
     visit.state, visit.candidate = {}, {}  # they are on the disk, and stay at the site
-    return Done(visit, files, sums)
+    return done
 
 
 def finish(
@@ -166,11 +159,11 @@ def finish(
     crew: Crew[Any],
 ) -> Result:
     """Score the test images once, with the models that validation chose, and write the results."""
-    chosen = {data.name: folder.state / notebook.candidates[data.name] for data in clients}
+    chosen = {data.name: folder.state / notebook.candidates[data.name].file for data in clients}
     jobs = [(data, chosen[data.name]) for data in clients]
     tested = [
         {"round": notebook.best, "moment": "merged", "epoch": 0} | row
-        for rows in crew(test, jobs)
+        for rows in crew(score_test, jobs)
         for row in rows
     ]
     write_models(folder.path, settings, task, notebook.best, chosen)
@@ -190,7 +183,7 @@ def finish(
     return Result(folder.path)
 
 
-def test(client: Client, job: tuple[ClientData, Path], report: Report) -> list[Row]:
+def score_test(client: Client, job: tuple[ClientData, Path], report: Report) -> list[Row]:
     """Score a site's test images with the model in a file."""
     data, path = job
     return client.test(data, read_tensors(path))
@@ -211,17 +204,17 @@ def describe(payload: Payload, round: int, site: str, direction: str) -> list[Ro
     ]
 
 
-def mean_score(rows: list[Row], settings: Settings, round: int) -> float:
-    """Mean over the sites of the validation score just after the merge of ``round``."""
-    scores = [
-        float(str(row[Classification.score]))
+def mean_scores(rows: list[Row], settings: Settings, round: int) -> tuple[float, float]:
+    """Means over the sites of validation score and loss just after the merge of ``round``."""
+    chosen = [
+        row
         for row in rows
         if row["round"] == round
         and row["moment"] == "merged"
         and row["model"] == settings.method.local.predicts
     ]
-    return sum(scores) / len(scores)
-
-
-def _noted(notebook: Notebook, file: str | None) -> tuple[str, str] | None:
-    return (file, notebook.sums[file]) if file else None
+    score, loss = (
+        sum(float(str(row[name])) for row in chosen) / len(chosen)
+        for name in (Classification.score, "loss")
+    )
+    return score, loss

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -28,7 +29,8 @@ def write_bytes(path: Path, data: bytes) -> str:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise write_error(path, error) from error
     return hashlib.sha256(data).hexdigest()
 

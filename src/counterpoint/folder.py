@@ -11,14 +11,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import yaml
 
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.files import append_text, write_bytes, write_error, write_text
+from counterpoint.files import (
+    append_text,
+    read_tensors,
+    write_bytes,
+    write_error,
+    write_tensors,
+    write_text,
+)
 from counterpoint.methods import Method
-from counterpoint.settings import Settings, from_dict, to_yaml
+from counterpoint.payload import Payload
+from counterpoint.settings import Settings, as_dict, from_dict, to_yaml
 
 SCORES = [
     "round",
@@ -38,36 +47,63 @@ PAYLOADS = ["round", "site", "direction", "name", "shape", "bytes"]
 LOGS = {"scores.csv": SCORES, "payloads.csv": PAYLOADS}
 
 
+class Kept(NamedTuple):
+    """A file of tensors in ``state/``, by name and checksum."""
+
+    file: str
+    sha256: str
+
+    def read(self, folder: Path) -> Payload:
+        """Read the tensors; raise StateError if they are not the ones that were written."""
+        return read_tensors(folder / self.file, self.sha256)
+
+
+def keep(folder: Path, name: str, tensors: Payload) -> Kept:
+    """Write tensors into a folder in one stroke."""
+    file = f"{name}.safetensors"
+    return Kept(file, write_tensors(folder / file, tensors))
+
+
 @dataclass
 class Notebook:
     """Where a run stands after a round.
 
     Attributes:
         round: the last round that is complete, from 1; 0 before the first.
-        states: for each site, its state's file.
-        mean: file of the round's mean.
+        states: for each site, its state.
+        mean: the round's mean.
         best: round chosen so far by validation, 0 for none.
         best_score: its mean validation score.
-        candidates: for each site, the file of its predicting model of that round.
+        best_loss: its mean validation loss.
+        candidates: for each site, its predicting model of that round.
         gradients: images that gradients were computed for so far.
-        sums: SHA-256 (hex) of every file named above.
         lengths: bytes of every log.
     """
 
     round: int = 0
-    states: dict[str, str] = field(default_factory=dict)
-    mean: str = ""
+    states: dict[str, Kept] = field(default_factory=dict)
+    mean: Kept | None = None
     best: int = 0
     best_score: float = -1.0
-    candidates: dict[str, str] = field(default_factory=dict)
+    best_loss: float = 0.0
+    candidates: dict[str, Kept] = field(default_factory=dict)
     gradients: int = 0
-    sums: dict[str, str] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
 
     @property
-    def files(self) -> set[str]:
-        """Names of all files that the notebook needs."""
-        return {*self.states.values(), *self.candidates.values(), self.mean} - {""}
+    def files(self) -> set[Kept]:
+        """All files that the notebook needs."""
+        kept = {*self.states.values(), *self.candidates.values()}
+        return kept | {self.mean} if self.mean else kept
+
+    @classmethod
+    def parse(cls, body: str) -> "Notebook":
+        """Read a notebook from JSON; raise ValueError or TypeError if it is none."""
+        values = json.loads(body)
+        for name in ("states", "candidates"):
+            values[name] = {site: Kept(*kept) for site, kept in values[name].items()}
+        values["mean"] = Kept(*values["mean"]) if values["mean"] else None
+        return cls(**values)
 
 
 class RunFolder:
@@ -98,6 +134,7 @@ class RunFolder:
             raise write_error(path, error) from error
         for log, columns in LOGS.items():
             write_text(path / log, ",".join(columns) + "\n")
+        facts = {**facts, "settings": fingerprint(settings)}
         write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
         write_text(path / "settings.yaml", to_yaml(settings))
         return folder
@@ -150,7 +187,13 @@ class RunFolder:
             values = yaml.safe_load((self.path / "settings.yaml").read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise StateError(f"{self.path / 'settings.yaml'} can't be read: {error}") from error
-        return from_dict(values, method)
+        settings = from_dict(values, method) if isinstance(values, dict) else None
+        if settings is None or fingerprint(settings) != self.facts().get("settings"):
+            raise StateError(
+                f"{self.path / 'settings.yaml'} is not what this run was started with; put it back "
+                "as it was, or start another run with it by --config"
+            )
+        return settings
 
     def facts(self) -> dict[str, object]:
         """Read what :meth:`create` was told."""
@@ -216,14 +259,14 @@ class RunFolder:
             checksum, _, body = path.read_text(encoding="utf-8").partition("\n")
             if hashlib.sha256(body.rstrip("\n").encode()).hexdigest() != checksum:
                 raise StateError(f"{path} is damaged")
-            notebook = Notebook(**json.loads(body))
-        except (OSError, ValueError, TypeError) as error:
+            notebook = Notebook.parse(body)
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise StateError(f"{path} is damaged ({error})") from error
-        for name in sorted(notebook.files):
-            file = self.state / name
+        for kept in sorted(notebook.files):
+            file = self.state / kept.file
             if not file.is_file():
                 raise StateError(f"{file} is missing")
-            if hashlib.sha256(file.read_bytes()).hexdigest() != notebook.sums[name]:
+            if hashlib.sha256(file.read_bytes()).hexdigest() != kept.sha256:
                 raise StateError(f"{file} is damaged")
         for log, length in notebook.lengths.items():
             if not (self.path / log).is_file() or (self.path / log).stat().st_size < length:
@@ -245,7 +288,7 @@ class RunFolder:
         for page in pages[-2:]:
             try:
                 needed |= self._read_quickly(page)
-            except (OSError, ValueError, TypeError):
+            except (OSError, ValueError, TypeError, KeyError):
                 return  # a damaged page: keep everything
         for page in pages[:-2]:
             page.unlink(missing_ok=True)
@@ -255,12 +298,18 @@ class RunFolder:
 
     def _read_quickly(self, page: Path) -> set[str]:
         body = page.read_text(encoding="utf-8").partition("\n")[2]
-        return Notebook(**json.loads(body)).files
+        return {kept.file for kept in Notebook.parse(body).files}
 
     def write_results(self, results: Mapping[str, object]) -> None:
         """Write ``results.json``, which makes the run finished."""
         text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
         write_bytes(self.path / "results.json", text.encode())
+
+
+def fingerprint(settings: Settings) -> str:
+    """SHA-256 (hex) over all settings but the machine's."""
+    values = {name: value for name, value in as_dict(settings).items() if name != "machine"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _csv_line(row: Mapping[str, object], columns: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ then on, in training and at test time. It is an input layer of the model: it tra
 is loaded with it, and so is the fact that it is frozen.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -106,6 +106,25 @@ class AmplitudeLayer(nn.Module):
             return normalise_amplitude(images, self.amplitude)
 
 
+@runtime_checkable
+class Harmoniser(Protocol):
+    """What happens to an image before the network: an input layer, and what of it is shared."""
+
+    kind: ClassVar[str]
+
+    def layer(self, channels: int, size: int) -> nn.Module:
+        """Make the input layer for square images of ``size`` pixels."""
+        ...
+
+    def share(self, layer: nn.Module) -> Payload:
+        """What leaves the site of the layer's state."""
+        ...
+
+    def merge(self, layer: nn.Module, mean: Payload) -> None:
+        """Take the mean of what all sites shared back in."""
+        ...
+
+
 @dataclass(frozen=True)
 class AmplitudeNormalisation:
     """Give every image the federation's mean amplitude and leave it its own phase.
@@ -162,3 +181,8 @@ class NoHarmoniser:
 
     def merge(self, layer: nn.Module, mean: Payload) -> None:
         """Nothing to do."""
+
+
+HARMONISERS: dict[str, type[Harmoniser]] = {
+    choice.kind: choice for choice in (NoHarmoniser, AmplitudeNormalisation)
+}

@@ -53,12 +53,3 @@ def check(payload: Mapping[str, Tensor], site: str, like: Mapping[str, Tensor] |
             )
         if not torch.isfinite(tensor).all():
             raise PayloadError(f"site '{site}' sent '{name}' with a number that is not finite")
-
-
-def size(payload: Mapping[str, Tensor]) -> int:
-    """Bytes of the numbers in a payload.
-
-    >>> size({"w": torch.zeros(10, 3)})
-    120
-    """
-    return sum(tensor.numel() * tensor.element_size() for tensor in payload.values())

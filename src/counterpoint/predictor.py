@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import read_metadata, read_tensors
-from counterpoint.harmonise import AmplitudeNormalisation, NoHarmoniser
+from counterpoint.harmonise import HARMONISERS, Harmoniser
 from counterpoint.models import MODELS, build_network, find_model
 from counterpoint.statistics import Statistics, drop_running_statistics
 
@@ -41,7 +41,7 @@ def build_predictor(
     model_options: Mapping[str, Any],
     outputs: int,
     image_size: int,
-    harmonise: AmplitudeNormalisation | NoHarmoniser,
+    harmonise: Harmoniser,
     statistics: Statistics,
 ) -> Predictor:
     """Make a predictor with fresh weights.
@@ -60,7 +60,7 @@ def model_card(
     model_options: Mapping[str, Any],
     classes: tuple[str, ...],
     image_size: int,
-    harmonise: AmplitudeNormalisation | NoHarmoniser,
+    harmonise: Harmoniser,
     statistics: Statistics,
     **facts: object,
 ) -> dict[str, str]:
@@ -72,7 +72,7 @@ def model_card(
         "classes": list(classes),
         "image_size": image_size,
         "input": f"RGB images (N, 3, {image_size}, {image_size}), values 0 to 1",
-        "harmonise": {"kind": harmonise.kind} | asdict(harmonise),
+        "harmonise": {"kind": harmonise.kind} | asdict(harmonise),  # type: ignore[call-overload]
         "statistics": statistics,
     }
     return {"counterpoint": json.dumps(card | facts, ensure_ascii=False)}
@@ -81,8 +81,12 @@ def model_card(
 def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
     """Load a model that a run has left in its ``models`` folder.
 
-    Only networks of this package and classes of ``torch.nn.Module`` by import path are made: a
-    file from elsewhere can't have other code called.
+    Nothing is unpickled. A network that goes by an import path is imported from what is installed
+    here, and made only if it is a class of ``torch.nn.Module``; so load a model from elsewhere
+    only where you would import the module that its card names.
+
+    A model with ``statistics`` "batch" normalises by the images that it is given together: its
+    answers depend on them, and one image alone may not be enough.
 
     Returns:
         The predictor, in evaluation mode, and its card: classes, image size, method, round, site.
@@ -97,7 +101,7 @@ def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
         if card["format"] != FORMAT:
             raise StateError(f"{path} has format {card['format']}, this version reads {FORMAT}")
         harmonise = dict(card["harmonise"])
-        part = {c.kind: c for c in (NoHarmoniser, AmplitudeNormalisation)}[harmonise.pop("kind")]
+        part = HARMONISERS[harmonise.pop("kind")]
         made = find_model(card["model"])
         if card["model"] not in MODELS and not (
             isinstance(made, type) and issubclass(made, nn.Module)

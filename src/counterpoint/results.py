@@ -1,5 +1,6 @@
 """What a finished run says: final scores, retrogress, bytes, and the models to load."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -11,8 +12,9 @@ import pandas as pd
 import torch
 
 from counterpoint.data.site import Federation
-from counterpoint.errors import StateError, nearest
+from counterpoint.errors import StateError
 from counterpoint.files import read_tensors, write_tensors
+from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
 from counterpoint.settings import Settings
 from counterpoint.tasks import Classification
@@ -67,51 +69,73 @@ class Result:
         folder = self.path / "models"
         path = folder / "global.safetensors" if site is None else _personal(folder, site)
         if not path.is_file():
-            sites = list(self.results["test"])
+            there = sorted(p.stem for p in folder.rglob("*.safetensors"))
             what = "global model" if site is None else f"model of site '{site}'"
-            raise StateError(f"{self.path} has no {what}{nearest(site or '', sites)}")
+            raise StateError(f"{self.path} has no {what}; it has {', '.join(there)}")
         return load_model(path)[0]
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """Read one of a run's CSV files; site names stay text."""
+    """Read one of a run's CSV files; site names stay as they are."""
     try:
-        return pd.read_csv(path, dtype={"site": str, "stage": str}, keep_default_na=True)
+        numbers = [*METRICS, "train_loss"]
+        # only in columns of numbers does an empty cell mean NaN: a site may well be called NA
+        return pd.read_csv(
+            path,
+            dtype={"site": str},
+            keep_default_na=False,
+            na_values={n: ["", "nan"] for n in numbers},
+        )
     except (OSError, ValueError) as error:
         raise StateError(f"{path} can't be read: {error}") from error
 
 
 def _personal(folder: Path, site: str) -> Path:
-    return folder / "personal" / f"{quote(site, safe=' ')}.safetensors"
+    """File of a site's model; a long name is cut and told apart by a checksum."""
+    name = quote(site, safe=" ")
+    if len(name) > 100:
+        name = f"{name[:80]}-{hashlib.sha256(site.encode()).hexdigest()[:12]}"
+    return folder / "personal" / f"{name}.safetensors"
 
 
 def write_models(
     out: Path, settings: Settings, task: Classification, round: int, chosen: Mapping[str, Path]
 ) -> None:
-    """Write every site's model and, if all sites have the same, the global one."""
+    """Write every site's model and, if all sites have the same, the global one.
+
+    Models are the same if all their floating-point tensors are: how many batches a site has
+    counted is its own matter.
+    """
     method, folder = settings.method, out / "models"
-    models = {name: read_tensors(path) for name, path in chosen.items()}
-
-    def save(path: Path, name: str) -> None:
-        card = model_card(
-            method.schedule.model,
-            method.schedule.model_options,
-            task.classes,
-            method.schedule.image_size,
-            method.harmonise,
-            method.statistics,
-            method=method.name,
-            round=round,
-            site=name,
+    first: Payload = {}
+    same = True
+    for name, path in chosen.items():
+        model = read_tensors(path)
+        first = first or model
+        same = same and all(
+            torch.equal(tensor, model[k])
+            for k, tensor in first.items()
+            if tensor.is_floating_point()
         )
-        write_tensors(path, models[name], card)
+        if not method.pooled:
+            write_tensors(_personal(folder, name), model, _card(settings, task, round, site=name))
+    if same:
+        write_tensors(folder / "global.safetensors", first, _card(settings, task, round))
 
-    if not method.pooled:
-        for name in models:
-            save(_personal(folder, name), name)
-    first, *others = models.values()
-    if all(torch.equal(first[k], other[k]) for other in others for k in first):
-        save(folder / "global.safetensors", next(iter(models)))
+
+def _card(settings: Settings, task: Classification, round: int, **facts: object) -> dict[str, str]:
+    method = settings.method
+    return model_card(
+        method.schedule.model,
+        method.schedule.model_options,
+        task.classes,
+        method.schedule.image_size,
+        method.harmonise,
+        method.statistics,
+        method=method.name,
+        round=round,
+        **facts,
+    )
 
 
 def retrogress(scores: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:

@@ -17,15 +17,15 @@ from pydantic.dataclasses import dataclass
 
 from counterpoint.aggregation import AGGREGATIONS
 from counterpoint.errors import SettingsError, nearest
-from counterpoint.harmonise import AmplitudeNormalisation, NoHarmoniser
+from counterpoint.harmonise import HARMONISERS
 from counterpoint.local import LOCAL_UPDATES
-from counterpoint.methods import Method, find_method
+from counterpoint.methods import Method, absolute, find_method
 from counterpoint.methods.method import Count
 
 Part = TypeVar("Part")
 
 CHOICES: dict[str, Mapping[str, type[Any]]] = {
-    "harmonise": {choice.kind: choice for choice in (NoHarmoniser, AmplitudeNormalisation)},
+    "harmonise": HARMONISERS,
     "local": LOCAL_UPDATES,
     "aggregation": AGGREGATIONS,
 }
@@ -40,6 +40,7 @@ class Data:
     root: str | None = None
     protocol: str | None = None
     sites: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
     train_limit: int | Literal["smallest"] | None = None
     split_seed: int | None = None
     """Seed of a split that is made; the run's where left open."""
@@ -86,7 +87,7 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     >>> settings.method.schedule.rounds, settings.method.aggregation.phase
     (3, 'mean')
     """
-    source = method if isinstance(method, str) else method.name
+    source = absolute(method) if isinstance(method, str) else method.name
     found = find_method(method) if isinstance(method, str) else method
     flat = dict(flatten(overrides))
     parts = {name: _choose(name, getattr(found, name), flat) for name in CHOICES}
@@ -94,8 +95,6 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
         method=dataclasses.replace(found, **parts), data=Data(name=data), source=source
     )
     known = dict(flatten(as_dict(settings)))
-    # A dictionary is one setting, whatever is in it.
-    known = {name.split(".model_options.")[0]: value for name, value in known.items()}
     for name in ("method", "data.name", *(f"{part}.kind" for part in CHOICES)):
         known.pop(name, None)
     changes: dict[str, dict[str, Any]] = {}
@@ -199,8 +198,9 @@ def as_dict(settings: Settings) -> dict[str, Any]:
         "schedule": dataclasses.asdict(method.schedule),
         "machine": dataclasses.asdict(settings.machine),
     }
-    if plain["data"]["sites"] is not None:
-        plain["data"]["sites"] = list(plain["data"]["sites"])
+    for name in ("sites", "classes"):
+        if plain["data"][name] is not None:
+            plain["data"][name] = list(plain["data"][name])
     return plain
 
 

@@ -51,10 +51,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     model.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # a plain average over the batches
         layer.train()
     try:
-        for images in batches:
+        for number, images in enumerate(batches, start=1):
+            for layer in layers:
+                layer.momentum = 1 / number  # a plain average over the batches
             model(images)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

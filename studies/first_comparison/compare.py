@@ -1,6 +1,6 @@
 """PRR-FL, HarmoFL, both together and their baselines on dermoscopy, at one small budget.
 
-    python studies/first_comparison/compare.py ROOT OUT [--seed 1] [--rounds 6] [--local-epochs 2]
+    python studies/first_comparison/compare.py ROOT OUT [--seed 1] [--rounds 6] [--local-epochs 3]
 
 ROOT is the folder of the dermoscopy images. OUT receives a run folder for every method; those that
 are there already are gone on with or only read. The table goes to OUT/table.md and to the
@@ -30,12 +30,17 @@ RUNS: dict[str, tuple[str, dict[str, object]]] = {
     "HarmoFL, batch statistics": ("harmofl", {}),
     "HarmoFL, recalibrated": ("harmofl", {"statistics": "recalibrated"}),
     "PRR-FL + HarmoFL": ("prrfl", HARMONISED),
+    "HarmoFL, zero frequency, recalibrated": (
+        "harmofl",
+        {"statistics": "recalibrated", "band": "dc"},
+    ),
+    "PRR-FL + HarmoFL, zero frequency": ("prrfl", HARMONISED | {"band": "dc"}),
 }
 # The same for every method, so that only the methods differ.
 COMMON: dict[str, object] = {
     "image_size": 64,
-    "train_limit": 400,
-    "batch_size": 16,
+    "train_limit": 300,
+    "batch_size": 8,
     "model": "slim-vgg16",
     "model_options": {},
     "augmentation": "prrfl",
@@ -87,7 +92,7 @@ def main(
     out: Path,
     seed: Annotated[int, typer.Option()] = 1,
     rounds: Annotated[int, typer.Option()] = 6,
-    local_epochs: Annotated[int, typer.Option()] = 2,
+    local_epochs: Annotated[int, typer.Option()] = 3,
 ) -> None:
     """Run what is missing, then print the table."""
     out.mkdir(parents=True, exist_ok=True)
@@ -103,7 +108,7 @@ def main(
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     lines = [
         f"Test macro-F1 (%) a site; seed {seed}, {rounds} rounds of {local_epochs} local epochs, "
-        f"400 training images a site, 64x64 pixels, bfloat16. Python {platform.python_version()} "
+        f"300 training images a site, batches of 8, 64x64 pixels, bfloat16. Python {platform.python_version()} "
         f"on {platform.machine()}, PyTorch {version('torch')}.",
         "",
         *table(results),

@@ -40,6 +40,7 @@ def load(
     protocol: str | None = None,
     seed: int = 1,
     sites: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     train_limit: int | Literal["smallest"] | None = None,
     skip_bad: bool = False,
     cache: str | os.PathLike[str] | None = None,
@@ -49,16 +50,18 @@ def load(
     ``root`` is the folder of the dermoscopy data. ``protocol`` chooses the split: "grouped" makes
     one with ``seed`` that keeps every patient or lesion in one part; "published" (dermoscopy) and
     "given" (own data) take the split as it is. ``sites`` keeps only these sites (the split is made
-    before, so it does not depend on them). ``train_limit`` cuts every site's training part to so
-    many images or to that of the smallest site. ``skip_bad`` leaves out missing files. ``cache``
-    is the folder for the phantom and the index of file contents.
+    before, so it does not depend on them). ``classes`` names the classes of your own data, in
+    order: another label is refused then, where otherwise it would be a class more.
+    ``train_limit`` cuts every site's training part to so many images or to that of the smallest
+    site. ``skip_bad`` leaves out missing files. ``cache`` is the folder for the phantom and the
+    index of file contents.
 
     Raises SettingsError for an unknown name or option and DataError for data that can't be used:
     missing files, bad tables, sites that are too small, or a split that puts images of one
     patient, or the same image, in two parts (unless its protocol was asked for by name).
     """
     folder = cache_folder(cache)
-    reading, used = _read(data, root, protocol, folder)
+    reading, used = _read(data, root, protocol, classes, folder)
     kept = _kept_sites(list(reading.tables), sites)
     notes = list(reading.notes)
     tables = existing_rows(reading.tables, kept, skip_bad, notes)
@@ -83,6 +86,7 @@ def load(
         "protocol": protocol,
         "split_seed": seed,
         "sites": None if sites is None else kept,
+        "classes": None if classes is None else list(classes),
         "train_limit": train_limit,
         "skip_bad": skip_bad,
     }
@@ -93,9 +97,12 @@ def _read(
     data: str | os.PathLike[str],
     root: str | os.PathLike[str] | None,
     protocol: str | None,
+    classes: Sequence[str] | None,
     cache: Path,
 ) -> tuple[Reading, str]:
     """Return what the reader found and the protocol to use."""
+    if classes is not None and data in _DATASETS:
+        raise SettingsError(f"classes is only for your own data; those of {data} are known")
     if root is not None and data != "dermoscopy":
         raise SettingsError("root is only for data='dermoscopy'; give your own data's path as data")
     if data == "dermoscopy":
@@ -114,7 +121,7 @@ def _read(
             f"'{data}' is neither a data set ({names}) nor a file or folder"
             f"{nearest(str(data), list(_DATASETS))}"
         )
-    reading = read_own(path, use_split=protocol != "grouped")
+    reading = read_own(path, use_split=protocol != "grouped", only_classes=classes)
     has_split = all((table["split"] != "").all() for table in reading.tables.values())
     if protocol == "given" and not has_split:
         raise DataError(f"{data} has no column 'split'; add one or use protocol='grouped'")

@@ -1,6 +1,7 @@
 """Read a user's own images: one CSV with a site column, or a folder with a folder a site."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,18 +15,21 @@ from counterpoint.data.tables import (
     require_values,
     split_names,
 )
-from counterpoint.errors import DataError
+from counterpoint.errors import DataError, nearest
 
 _GROUPS = ("group", "patient", "patient_id", "lesion", "lesion_id")
 
 
-def read_own(path: Path, *, use_split: bool = True) -> Reading:
+def read_own(
+    path: Path, *, use_split: bool = True, only_classes: Sequence[str] | None = None
+) -> Reading:
     """Read one CSV (columns site, image, label) or a folder of site folders with labels.csv each.
 
     Optional columns: split, group (or patient, patient_id, lesion, lesion_id) and mask. Image and
     mask paths are relative to the CSV's folder; site names and labels are any texts. With
-    ``use_split`` false a split column is not looked at. Raises DataError, which names file, line
-    or column and says what to do.
+    ``use_split`` false a split column is not looked at. The classes are the labels that occur, or
+    ``only_classes`` in their order, and then no other label may occur. Raises DataError, which
+    names file, line or column and says what to do.
     """
     if not path.exists():
         raise DataError(f"there is no file or folder {path}; check the path")
@@ -40,6 +44,9 @@ def read_own(path: Path, *, use_split: bool = True) -> Reading:
     notes += _notes_on_columns(sources)
     tables = {site: _to_site(file, raw, site, use_split) for site, (file, raw) in sources.items()}
     classes = class_names([label for table in tables.values() for label in table["label"]])
+    if only_classes is not None:
+        _require_labels(sources, tables, only_classes)
+        classes = tuple(only_classes)
     notes += _notes_on_classes(classes)
     index = {name: place for place, name in enumerate(classes)}
     for table in tables.values():
@@ -124,6 +131,21 @@ def _to_site(file: Path, raw: pd.DataFrame, site: str, use_split: bool) -> pd.Da
     if "mask" in raw.columns:
         table["mask"] = [_absolute(file, value) if value else "" for value in raw["mask"]]
     return table
+
+
+def _require_labels(
+    sources: dict[str, tuple[Path, pd.DataFrame]],
+    tables: dict[str, pd.DataFrame],
+    classes: Sequence[str],
+) -> None:
+    """Raise DataError for the first label that is not one of the classes."""
+    for site, table in tables.items():
+        for line, label in table["label"].items():
+            if label not in classes:
+                raise DataError(
+                    f"{sources[site][0]}, line {line}: the label '{label}' of site '{site}' is not "
+                    f"one of the classes {', '.join(classes)}{nearest(label, list(classes))}"
+                )
 
 
 def _absolute(file: Path, value: str) -> str:

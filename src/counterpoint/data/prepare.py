@@ -12,7 +12,7 @@ import pandas as pd
 from counterpoint.data.leakage import find_leaks, repeated_files, shared_across_sites
 from counterpoint.data.site import PARTS
 from counterpoint.data.split import grouped_split, limit_rows, merge_groups
-from counterpoint.errors import DataError, SettingsError
+from counterpoint.errors import DataError, LeakageError, SettingsError
 
 _FRACTIONS = (0.7, 0.1, 0.2)
 
@@ -72,7 +72,7 @@ def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
 def check_leakage(
     frame: pd.DataFrame, protocol: str | None, published: bool, notes: list[str]
 ) -> None:
-    """Add notes on leakage, or raise DataError if it was not accepted by naming the protocol."""
+    """Add notes on leakage, or raise LeakageError if it was not accepted by naming the protocol."""
     leaks = find_leaks(frame)
     repeated = repeated_files(frame)
     if len(repeated):
@@ -90,7 +90,7 @@ def check_leakage(
         notes.append(f"{text}; scores on it are too good")
         return
     as_it_is = "published" if published else "given"
-    raise DataError(
+    raise LeakageError(
         f"{text}. protocol='grouped' (--protocol grouped) makes a clean split; "
         f"protocol='{as_it_is}' (--protocol {as_it_is}) accepts this one as it is"
     )

@@ -9,8 +9,9 @@ from counterpoint.errors import DataError
 def check_sites(sites: Sequence[Site], classes: Sequence[str]) -> list[str]:
     """Return notes about classes that a site's training part lacks.
 
-    Raises DataError, which names the site, for fewer than two sites, an empty site, an empty
-    part, fewer than two training images, or a training part with a single class.
+    Raises DataError, which names the site, for fewer than two sites, names that differ in case
+    only, an empty site, an empty part, fewer than two training images, or a training part with a
+    single class.
     """
     if len(sites) < 2:
         found = f"only one ('{sites[0].name}')" if sites else "none"
@@ -18,6 +19,14 @@ def check_sites(sites: Sequence[Site], classes: Sequence[str]) -> list[str]:
             f"a federation needs two or more sites and there is {found}; add a second site (even "
             "training that shares nothing is judged on the other sites)"
         )
+    folded = [site.name.casefold() for site in sites]
+    for place, site in enumerate(sites):
+        if folded.index(folded[place]) < place:
+            twin = sites[folded.index(folded[place])].name
+            raise DataError(
+                f"sites '{twin}' and '{site.name}' differ only in upper and lower case; give them "
+                "one name if they are one hospital, or two that differ"
+            )
     return [note for site in sites for note in _check_site(site, classes)]
 
 

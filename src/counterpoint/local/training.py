@@ -64,8 +64,7 @@ class Training:
 
     def forward(self, role: str, images: Tensor) -> Tensor:
         """Logits of the model of ``role``, in float32."""
-        half = self.precision != torch.float32
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+        with computing_in(self.precision, images):
             return self.models[role](images).float()  # type: ignore[no-any-return]
 
     def step(
@@ -101,6 +100,12 @@ class Training:
         return {role: self.task.scores(logits, labels) for role, logits in outputs.items()}
 
 
+def computing_in(precision: torch.dtype, images: Tensor) -> torch.autocast:
+    """Let networks compute in ``precision``: autocast, or nothing for float32."""
+    half = precision != torch.float32
+    return torch.autocast(images.device.type, precision if half else None, enabled=half)
+
+
 @torch.inference_mode()
 def predict(
     models: Mapping[str, nn.Module],
@@ -114,8 +119,7 @@ def predict(
     outputs: dict[str, list[Tensor]] = {role: [] for role in models}
     all_labels: list[Tensor] = []
     for images, labels in batches:
-        half = precision != torch.float32
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+        with computing_in(precision, images):
             for role, model in models.items():
                 outputs[role].append(model(images).float().cpu())
         all_labels.append(labels.cpu())

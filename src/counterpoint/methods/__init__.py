@@ -25,6 +25,16 @@ def methods() -> dict[str, Method]:
     return dict(sorted(found.items()))
 
 
+def absolute(name: str) -> str:
+    """A method's name with a file's path in full, so that it is found from any folder.
+
+    >>> absolute("prrfl"), absolute("/a/mine.py:METHOD")
+    ('prrfl', '/a/mine.py:METHOD')
+    """
+    source, _, attribute = name.rpartition(":")
+    return f"{Path(source).resolve()}:{attribute}" if source.endswith(".py") else name
+
+
 def find_method(name: str) -> Method:
     """Return a method by its name, or your own by ``package.module:NAME`` or ``file.py:NAME``.
 
@@ -51,12 +61,13 @@ def find_method(name: str) -> Method:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(source)
-    except (ImportError, OSError) as error:
-        raise SettingsError(f"method '{name}': can't import {source}: {error}") from error
+    except Exception as error:  # whatever a user's file may raise
+        reason = f"{type(error).__name__}: {error}"
+        raise SettingsError(f"method '{name}': can't import {source}: {reason}") from error
     method = getattr(module, attribute, None)
     if not isinstance(method, Method):
         raise SettingsError(f"method '{name}': {source} has no Method named '{attribute}'")
     return method
 
 
-__all__ = ["Method", "Schedule", "find_method", "methods"]
+__all__ = ["Method", "Schedule", "absolute", "find_method", "methods"]

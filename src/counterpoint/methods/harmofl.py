@@ -1,4 +1,10 @@
-"""HarmoFL: images of one common amplitude, weights drawn to flat optima, one global model."""
+"""HarmoFL: images of one common amplitude, weights drawn to flat optima, one global model.
+
+Two differences from the released code remain: its DenseNet121 has batch norm without scale and
+shift, MONAI's has them; and it cuts all training sets to the smallest, which is a setting of the
+data here (``--train-limit smallest``). Its amplitude normalisation replaces only the zero
+frequency, by that of the first batch: ``--set band=dc --set harmonise.momentum=0``.
+"""
 
 from counterpoint.harmonise import AmplitudeNormalisation
 from counterpoint.methods.method import Method, Schedule

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from counterpoint.aggregation import Aggregation, AllWeights
-from counterpoint.harmonise import AmplitudeNormalisation, NoHarmoniser
+from counterpoint.harmonise import Harmoniser, NoHarmoniser
 from counterpoint.local import LocalUpdate, Plain
 from counterpoint.statistics import Statistics
 
@@ -84,7 +84,7 @@ class Method:
     name: str
     paper: str
     summary: str
-    harmonise: AmplitudeNormalisation | NoHarmoniser = field(default_factory=NoHarmoniser)
+    harmonise: Harmoniser = field(default_factory=NoHarmoniser)
     local: LocalUpdate = field(default_factory=Plain)
     perturbation: NotNegative = 0.0
     aggregation: Aggregation = field(default_factory=AllWeights)

@@ -38,12 +38,13 @@ def find_model(name: str) -> Callable[..., nn.Module]:
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        raise SettingsError(f"model '{name}': can't import {module}: {error}") from error
     except AttributeError as error:
         known = [n for n in dir(importlib.import_module(module)) if not n.startswith("_")]
         hint = nearest(attribute, known)
         raise SettingsError(f"model '{name}': {module} has no '{attribute}'{hint}") from error
+    except Exception as error:  # whatever a user's module may raise
+        reason = f"{type(error).__name__}: {error}"
+        raise SettingsError(f"model '{name}': can't import {module}: {reason}") from error
     if not callable(found):
         raise SettingsError(f"model '{name}' is not a class or function that makes a network")
     return found  # type: ignore[no-any-return]
@@ -76,6 +77,8 @@ def build_network(
         network = make(**arguments)
     except Exception as error:
         raise SettingsError(f"model '{name}' can't be made with {arguments}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise SettingsError(f"model '{name}' makes a {type(network).__name__}, not a torch module")
     training = network.training
     try:
         with torch.no_grad():

@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from counterpoint.crew import Event, Report
 
@@ -26,7 +28,7 @@ class Display:
         )
         self.bar = self.progress.add_task("starting", total=None)
         self.lines: dict[str, Event] = {}
-        self.words = ""
+        self.words: list[str] = []
         self.lock = threading.Lock()
 
     def take(self, event: Event) -> None:
@@ -46,8 +48,8 @@ class Display:
                 self.progress.reset(
                     self.bar, total=self.rounds * a_round, completed=start * a_round
                 )
-            elif "warning" in event:
-                self.words = f"warning: {event['warning']}"
+            elif words := in_words(event):
+                self.words.append(words)
             elif event.get("model") == self.predicts:
                 self.lines[str(event["site"])] = event
                 if event["moment"] == "epoch":
@@ -63,7 +65,7 @@ class Display:
             for site, e in sorted(self.lines.items()):
                 merged = e["moment"] != "epoch"
                 table.add_row(
-                    site,
+                    Text(site),
                     str(e["round"]),
                     "-" if merged else f"{e['epoch']}/{self.epochs}",
                     str(e.get("stage", "") or "-"),
@@ -71,18 +73,28 @@ class Display:
                     f"{100 * float(str(e['macro_f1'])):.1f}",
                     "just merged" if merged else "",
                 )
-        return Group(*([self.words] if self.words else []), table, self.progress)
+        return Group(*map(Text, self.words), table, self.progress)
+
+
+def in_words(event: Event) -> str:
+    """A warning or note as a line of text; empty for any other event."""
+    for kind in ("warning", "note"):
+        if kind in event:
+            return f"{kind}: {event[kind]}"
+    return ""
+
+
+def say(console: Console, event: Event) -> None:
+    """Print warnings and notes, and nothing else."""
+    if words := in_words(event):
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def live_display(console: Console) -> Iterator[Report]:
-    """Show a run as it goes; nothing but warnings where the console is not a terminal."""
+    """Show a run as it goes; only warnings and notes where the console is not a terminal."""
     if not console.is_terminal:
-        yield (
-            lambda event: (
-                console.print(f"warning: {event['warning']}") if "warning" in event else None
-            )
-        )
+        yield partial(say, console)
         return
     display = Display()
     with Live(display, console=console, refresh_per_second=4, transient=True):

@@ -37,7 +37,7 @@ def results_table(result: Result) -> RenderableType:
     """Test scores per site with mean and worst site, and what else a run says at its end."""
     values = result.results
     table = Table(
-        title=f"{values['method']} on {values['data']}: test scores",
+        title=Text(f"{values['method']} on {values['data']}: test scores"),
         caption=f"model of round {values['chosen_round']} of {values['rounds']}, chosen by mean "
         f"validation macro-F1; batch norm: {values['statistics']}; protocol: {values['protocol']}; "
         f"seed {values['seed']}",
@@ -48,7 +48,7 @@ def results_table(result: Result) -> RenderableType:
     for site, scores in values["test"].items():
         worst = site == values["worst_site"]
         cells = [number(m, scores[m]) for m in METRICS]
-        table.add_row(f"{site} (worst)" if worst else site, *cells)
+        table.add_row(Text(f"{site} (worst)" if worst else site), *cells)
     table.add_section()
     table.add_row("mean", *[number(m, values["mean"][m]) for m in METRICS], style="bold")
     lines = [
@@ -88,7 +88,7 @@ def method_page(name: str) -> RenderableType:
     values = as_dict(settings)
     for section in (*CHOICES, "schedule"):
         for field, value in values[section].items():
-            table.add_row(f"{section}.{field}", str(value))
+            table.add_row(f"{section}.{field}", Text(str(value)))
         table.add_section()
     for field in ("perturbation", "statistics", "pooled", "seed"):
         table.add_row(field, str(values[field]))
@@ -104,11 +104,11 @@ def method_page(name: str) -> RenderableType:
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
     """Any data frame as a table, turned on its side: one column a row of the frame."""
-    table = Table(title=title)
+    table = Table(title=Text(title))
     table.add_column("")
     for name in frame.index:
-        table.add_column(str(name), justify="right")
+        table.add_column(Text(str(name)), justify="right")
     for column in frame.columns:
         cells = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in frame[column].tolist()]
-        table.add_row(str(column), *cells)
+        table.add_row(Text(str(column)), *map(Text, cells))
     return table
