@@ -118,7 +118,7 @@ def test_killed_three_times(small, never_stopped, tmp_path):
         assert not (out / "results.json").exists()
         process = start("resume", out)
     code, printed, errors = ended(process)
-    assert (code, errors) == (0, "")
+    assert (code, "warning" in errors, "Traceback" in errors) == (0, False, False)
     assert "test scores" in printed
     assert_same(out, never_stopped("prrfl"))
 
@@ -314,9 +314,9 @@ def test_a_damage_is_said_on_the_command_line(stopped, tiny):
     flip(stopped / "state" / "site-0000-00002-state.safetensors")
     code, printed, errors = call("resume", stopped)
     assert (code, "test scores" in printed) == (0, True)
-    said = " ".join(errors.split())
-    assert said.startswith("warning: ")
-    assert "is damaged; the round before it is used" in said
+    said = "".join(errors.split())  # lines may be broken anywhere
+    assert "warning:" in said
+    assert "isdamaged;theroundbeforeitisused" in said
     assert_same(stopped, tiny)
 
 

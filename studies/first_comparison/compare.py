@@ -108,8 +108,8 @@ def main(
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     lines = [
         f"Test macro-F1 (%) a site; seed {seed}, {rounds} rounds of {local_epochs} local epochs, "
-        f"300 training images a site, batches of 8, 64x64 pixels, bfloat16. Python {platform.python_version()} "
-        f"on {platform.machine()}, PyTorch {version('torch')}.",
+        "300 training images a site, batches of 8, 64x64 pixels, bfloat16. "
+        f"Python {platform.python_version()} on {platform.machine()}, PyTorch {version('torch')}.",
         "",
         *table(results),
     ]

@@ -1,0 +1,239 @@
+"""Corners that were once wrong: names, unequal sites, numbers that are not finite, reports."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import counterpoint
+from counterpoint.data import write_phantom
+from counterpoint.errors import DataError, SettingsError, StateError, TrainingError
+from counterpoint.statistics import recalibrate
+
+SHORT = {
+    "rounds": 1,
+    "local_epochs": 1,
+    "image_size": 32,
+    "batch_size": 8,
+    "model": "tests.networks:Tiny",
+    "model_options": {},
+    "threads": 1,
+    "workers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Own data: four small sites of different sizes."""
+    path = tmp_path_factory.mktemp("own") / "sites"
+    write_phantom(path, scale=0.25)
+    return path
+
+
+def renamed(folder: Path, to: Path, names: dict[str, str]) -> Path:
+    shutil.copytree(folder, to)
+    for old, new in names.items():
+        (to / old).rename(to / new)
+    return to
+
+
+def run(data: object, out: Path, method: str = "fedavg", **options: object) -> counterpoint.Result:
+    return counterpoint.run(method, data, out=out, settings=SHORT | options)  # type: ignore[arg-type]
+
+
+def test_sites_of_different_sizes_still_end_with_one_global_model(
+    folder: Path, tmp_path: Path
+) -> None:
+    result = run(folder, tmp_path / "run")
+    counts = {
+        site: result.model(site).state_dict()["network.features.1.num_batches_tracked"].item()
+        for site in result.table.index
+    }
+    assert len(set(counts.values())) > 1
+    assert (result.path / "models" / "global.safetensors").exists()
+
+
+def test_site_names_that_pandas_takes_for_nothing_and_very_long_ones(
+    folder: Path, tmp_path: Path
+) -> None:
+    long = "Московский городской онкологический госпиталь № 62"
+    names = {"east": "NA", "west": long, "north": "St. Mary [north]"}
+    data = renamed(folder, tmp_path / "data", names)
+    result = run(data, tmp_path / "run", method="prrfl")
+    assert sorted(result.table.index) == sorted([*names.values(), "south"])
+    assert set(result.scores["site"]) == {*names.values(), "south"}
+    assert result.results["bytes"]["up_per_round_and_site"] > 0
+    assert result.model(long)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+    from rich.console import Console
+
+    from counterpoint.report.table import results_table
+
+    console = Console(record=True, width=200)
+    console.print(results_table(result))
+    assert "St. Mary [north]" in console.export_text()
+
+
+def test_names_that_differ_in_case_only_are_refused(folder: Path, tmp_path: Path) -> None:
+    data = renamed(folder, tmp_path / "data", {"east": "Graz", "west": "graz"})
+    with pytest.raises(DataError, match="'Graz' and 'graz' differ only in upper and lower case"):
+        counterpoint.load(data)
+
+
+@pytest.mark.parametrize("method", ["local", "fedavg"])
+def test_weights_that_blow_up_in_the_last_step_do_not_pass(
+    method: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="round 1, local epoch 1, site 'east': the loss"):
+        run(folder, tmp_path / "run", method, lr=1e37, batch_size=1000)
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_report_that_raises_ends_the_run_instead_of_hanging_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    def report(event: dict[str, object]) -> None:
+        if event.get("moment") == "epoch":
+            raise RuntimeError("no more paper")
+
+    with pytest.raises(RuntimeError, match="no more paper"):
+        counterpoint.run(
+            "fedavg",
+            folder,
+            out=tmp_path / "run",
+            settings=SHORT | {"workers": 2, "rounds": 3},
+            report=report,
+        )
+
+
+def test_notes_come_before_the_training(folder: Path, tmp_path: Path) -> None:
+    events: list[dict[str, object]] = []
+    counterpoint.run("fedavg", folder, out=tmp_path / "run", settings=SHORT, report=events.append)
+    kinds = ["note" if "note" in event else "score" for event in events if "decoded" not in event]
+    assert kinds[0] == "note"
+    assert "note" not in kinds[kinds.index("score") :]
+
+
+def test_data_settings_of_a_loaded_federation_are_refused(folder: Path, tmp_path: Path) -> None:
+    federation = counterpoint.load(folder, train_limit=12)
+    with pytest.raises(SettingsError, match=r"counterpoint\.load"):
+        run(federation, tmp_path / "a", train_limit=4)
+    result = run(federation, tmp_path / "b")
+    assert result.results["images_with_gradient"] == 4 * 12
+    again = counterpoint.resume(tmp_path / "b")  # knows how the federation was loaded
+    assert again.results == result.results
+
+
+def test_a_run_on_a_federation_object_goes_on_without_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = counterpoint.load(folder, seed=5)
+    whole = run(federation, tmp_path / "a", rounds=2)
+    run(federation, tmp_path / "b", rounds=2)
+    for file in [tmp_path / "b" / "results.json", *(tmp_path / "b" / "state").glob("*00003*")]:
+        file.unlink()
+    monkeypatch.chdir(tmp_path)
+    again = counterpoint.resume(tmp_path / "b")
+    assert again.results["test"] == whole.results["test"]
+
+
+def test_changed_settings_are_noticed(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "run")
+    file = tmp_path / "run" / "settings.yaml"
+    (tmp_path / "run" / "results.json").unlink()
+    text = file.read_text()
+    for changed in (text.replace("rounds: 1\n", "rounds: 2\n", 1), ""):
+        file.write_text(changed)
+        with pytest.raises(StateError, match="not what this run was started with"):
+            counterpoint.resume(tmp_path / "run")
+    file.write_text(text)
+    counterpoint.resume(tmp_path / "run", workers=2)  # the machine's settings may change
+
+
+def test_labels_outside_the_classes(folder: Path, tmp_path: Path) -> None:
+    classes = ["round", "scalloped", "irregular"]
+    assert counterpoint.load(folder, classes=classes).classes == tuple(classes)
+    data = renamed(folder, tmp_path / "data", {})
+    table = data / "east" / "labels.csv"
+    lines = table.read_text().splitlines()
+    lines[3] = lines[3].replace("round", "ruond").replace("scalloped", "ruond")
+    lines[3] = lines[3].replace("irregular", "ruond")
+    table.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"labels\.csv, line 4: the label 'ruond'.*mean 'round'"):
+        counterpoint.load(data, classes=classes)
+
+
+def test_batch_statistics_need_two_images_to_score(folder: Path, tmp_path: Path) -> None:
+    data = renamed(folder, tmp_path / "data", {})
+    table = data / "east" / "labels.csv"
+    head, *lines = table.read_text().splitlines()
+    parts = ["validation"] + ["test"] * 4 + ["train"] * (len(lines) - 5)
+    table.write_text(
+        "\n".join([f"{head},split", *(f"{x},{p}" for x, p in zip(lines, parts, strict=True))])
+    )
+    for site in ("north", "south", "west"):
+        other = data / site / "labels.csv"
+        head, *lines = other.read_text().splitlines()
+        parts = ["validation"] * 4 + ["test"] * 4 + ["train"] * (len(lines) - 8)
+        rows = [f"{x},{p}" for x, p in zip(lines, parts, strict=True)]
+        other.write_text("\n".join([f"{head},split", *rows]))
+    options = {"data.protocol": "given", "statistics": "batch"}
+    with pytest.raises(DataError, match="'east' has a single validation image"):
+        run(data, tmp_path / "run", **options)
+
+
+def test_recalibration_of_instance_norm_with_running_statistics() -> None:
+    network = nn.Sequential(nn.InstanceNorm1d(2, track_running_stats=True))
+    x = torch.randn(40, 2, 50, generator=torch.Generator().manual_seed(0)) * 3 + 5
+    recalibrate(network, x.split(10))
+    norm = network[0]
+    assert isinstance(norm, nn.InstanceNorm1d)
+    torch.testing.assert_close(norm.running_mean, torch.full((2,), 5.0), atol=0.3, rtol=0)
+    torch.testing.assert_close(norm.running_var, torch.full((2,), 9.0), atol=0.6, rtol=0)
+
+
+def test_a_method_in_a_file_is_found_from_any_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from counterpoint.methods import Method\n"
+        "METHOD = Method(name='mine', paper='none', summary='FedAvg again')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run(folder, tmp_path / "run", method="mine.py:METHOD")
+    (tmp_path / "run" / "results.json").unlink()
+    monkeypatch.chdir("/")
+    assert counterpoint.resume(tmp_path / "run").results["method"] == "mine"
+
+
+def test_a_broken_method_file_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def :\n")
+    with pytest.raises(SettingsError, match="SyntaxError"):
+        run("phantom", tmp_path / "run", method=f"{tmp_path}/broken.py:METHOD")
+
+
+def test_a_model_that_is_no_network(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="makes a dict, not a torch module"):
+        run("phantom", tmp_path / "run", model="builtins:dict")
+
+
+def test_a_card_from_elsewhere_can_only_name_a_network(folder: Path, tmp_path: Path) -> None:
+    """A model file whose card names something else than a network has it not called."""
+    import json
+
+    from counterpoint.files import read_metadata, read_tensors, write_tensors
+
+    run(folder, tmp_path / "run")
+    path = tmp_path / "run" / "models" / "global.safetensors"
+    card = json.loads(read_metadata(path)["counterpoint"])
+    evil = tmp_path / "evil.safetensors"
+    for model in ("os:system", "builtins:exec", "pathlib:Path"):
+        card["model"] = model
+        write_tensors(evil, read_tensors(path), {"counterpoint": json.dumps(card)})
+        with pytest.raises(SettingsError, match=r"not a class of torch\.nn\.Module"):
+            counterpoint.load_model(evil)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert counterpoint.load_model(path)[1]["classes"] == ["irregular", "round", "scalloped"]
