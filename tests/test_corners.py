@@ -237,3 +237,24 @@ def test_a_card_from_elsewhere_can_only_name_a_network(folder: Path, tmp_path: P
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert counterpoint.load_model(path)[1]["classes"] == ["irregular", "round", "scalloped"]
+
+
+def test_a_folder_that_can_not_be_made_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    replace = os.replace
+
+    def full(source: object, target: object) -> None:
+        if str(target).endswith("settings.yaml"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)  # type: ignore[type-var]
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StateError, match="disk is full.*nothing is left"):
+        run(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    run(folder, tmp_path / "run")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterpoint.api import resume, run
     from counterpoint.data import Federation, Site, datasets, inspect, load
-    from counterpoint.methods import Method, Schedule, find_method, methods
+    from counterpoint.methods import Method, Schedule, find_method
     from counterpoint.predictor import load_model
     from counterpoint.results import Result
 
 _HOMES = {
     "counterpoint.data": ("Federation", "Site", "datasets", "inspect", "load"),
     "counterpoint.api": ("resume", "run"),
-    "counterpoint.methods": ("Method", "Schedule", "find_method", "methods"),
+    "counterpoint.methods": ("Method", "Schedule", "find_method"),
     "counterpoint.predictor": ("load_model",),
     "counterpoint.results": ("Result",),
 }
@@ -35,18 +35,13 @@ __all__ = [
     "inspect",
     "load",
     "load_model",
-    "methods",
     "resume",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``import counterpoint`` itself is instant.
-
-    Where a submodule has the same name (``counterpoint.methods``), importing the submodule
-    must not hide the function, so the name is set for good.
-    """
+    """Import a public name when it is first used: ``import counterpoint`` itself is instant."""
     for home, names in _HOMES.items():
         if name in names:
             value = getattr(importlib.import_module(home), name)

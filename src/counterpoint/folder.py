@@ -7,6 +7,7 @@ then the round has not happened. The two newest are kept: if one is damaged, the
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -127,16 +128,20 @@ class RunFolder:
             StateError: if it can't be written.
         """
         cls.check_free(path)
-        folder = cls(path)
+        folder, was_there = cls(path), path.exists()
         try:
             folder.state.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(path, error) from error
-        for log, columns in LOGS.items():
-            write_text(path / log, ",".join(columns) + "\n")
-        facts = {**facts, "settings": fingerprint(settings)}
-        write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
-        write_text(path / "settings.yaml", to_yaml(settings))
+            for log, columns in LOGS.items():
+                write_text(path / log, ",".join(columns) + "\n")
+            facts = {**facts, "settings": fingerprint(settings)}
+            write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
+            write_text(path / "settings.yaml", to_yaml(settings))
+        except (OSError, StateError) as error:
+            for made in path.glob("*") if was_there else [path]:
+                shutil.rmtree(made, ignore_errors=True)
+            raise StateError(
+                f"{path} can't be made ({error}); nothing was started and nothing is left there"
+            ) from error
         return folder
 
     @staticmethod
@@ -275,8 +280,11 @@ class RunFolder:
 
     def _cut_back(self, lengths: Mapping[str, int]) -> None:
         for log, length in lengths.items():
-            with open(self.path / log, "r+b") as file:
-                file.truncate(length)
+            try:
+                with open(self.path / log, "r+b") as file:
+                    file.truncate(length)
+            except OSError as error:
+                raise StateError(f"{self.path / log} can't be gone on with: {error}") from error
 
     def _page(self, round: int) -> Path:
         return self.state / f"round-{round:05d}.json"
