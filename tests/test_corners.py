@@ -253,7 +253,7 @@ def test_a_folder_that_can_not_be_made_leaves_nothing(
         replace(source, target)  # type: ignore[type-var]
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(StateError, match="disk is full.*nothing is left"):
+    with pytest.raises(StateError, match=r"disk is full.*nothing is left"):
         run(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     monkeypatch.undo()

@@ -137,8 +137,9 @@ class RunFolder:
             write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
             write_text(path / "settings.yaml", to_yaml(settings))
         except (OSError, StateError) as error:
-            for made in path.glob("*") if was_there else [path]:
-                shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
+            if was_there:  # it was empty
+                path.mkdir(exist_ok=True)
             raise StateError(
                 f"{path} can't be made ({error}); nothing was started and nothing is left there"
             ) from error
