@@ -37,7 +37,7 @@ def write_bytes(path: Path, data: bytes) -> str:
 
 def write_error(path: Path, error: OSError) -> StateError:
     """Say in words why a file can't be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return StateError(
             f"the disk is full: {path} can't be written ({error.strerror}). Nothing that was saved "
             "before is lost; free some space and go on with `counterpoint resume`"
