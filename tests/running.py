@@ -92,10 +92,13 @@ def start(*arguments: object, limit: int | None = None) -> "subprocess.Popen[str
     ``limit`` is the most bytes that a file may have: a full disk, as far as the process can tell.
     """
 
-    def full_disk() -> None:
-        import resource
+    def prepare() -> None:
+        # whoever started the tests in the background may have had Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if limit:
+            import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
@@ -104,7 +107,7 @@ def start(*arguments: object, limit: int | None = None) -> "subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=full_disk if limit else None,
+        preexec_fn=prepare,
     )
 
 

@@ -49,8 +49,9 @@ def decode(
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 8:
         raise SettingsError(f"image_size is {image_size!r}; it must be a whole number, 8 or more")
     folder = _array_folder(cache)
+    given = federation
     if skip_bad:
-        federation = _without(federation, _remembered_bad(folder))
+        federation = _without(given, _remembered_bad(folder))
     dtype = _dtype(federation, image_size, folder)
     bad = _write_arrays(federation, image_size, dtype, folder, progress)
     if bad and not skip_bad:
@@ -60,7 +61,8 @@ def decode(
         )
     if bad:
         _remember_bad(folder, bad)
-        return decode(federation, image_size, cache, skip_bad=True, progress=progress)
+        # from the start, so that the notes are the same whatever was known before
+        return decode(given, image_size, cache, skip_bad=True, progress=progress)
     return federation, [
         SiteData(
             site.name,
