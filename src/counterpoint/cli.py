@@ -134,7 +134,7 @@ def run(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option("--out", help="New folder for the run. [default: runs/METHOD-DATA-SEED]"),
+        typer.Option("--out", help="New folder for the run; runs/METHOD-DATA-SEED where left out."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML or TOML file with settings; options win over it.")
@@ -158,10 +158,22 @@ def run(
         bool | None,
         typer.Option("--skip-bad", help="Leave unreadable images out.", rich_help_panel=DATA),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    local_epochs: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    image_size: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Communications.", rich_help_panel=TRAINING)
+    ] = None,
+    local_epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over a site's images in each round.", rich_help_panel=TRAINING),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a step.", rich_help_panel=TRAINING)
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side in pixels; images are squeezed to squares.", rich_help_panel=TRAINING
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -182,8 +194,12 @@ def run(
     lr: Annotated[
         float | None, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)
     ] = None,
-    momentum: Annotated[float | None, typer.Option(rich_help_panel=TRAINING)] = None,
-    weight_decay: Annotated[float | None, typer.Option(rich_help_panel=TRAINING)] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Of SGD.", rich_help_panel=TRAINING)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="L2 penalty.", rich_help_panel=TRAINING)
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="float32, bfloat16.", rich_help_panel=TRAINING)
     ] = None,
@@ -208,7 +224,9 @@ def run(
             help="Batch norm's: averaged, local, recalibrated, batch.", rich_help_panel=METHOD
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(rich_help_panel=TRAINING)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is drawn.", rich_help_panel=TRAINING)
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=MACHINE)
     ] = None,
@@ -224,7 +242,10 @@ def run(
         typer.Option("--set", help="Any other setting: NAME=VALUE; may be repeated."),
     ] = None,
 ) -> None:
-    """Train a federation: METHOD on DATA. Everything it leaves is in the folder --out."""
+    """Train a federation: METHOD on DATA. Everything it leaves is in the folder --out.
+
+    What is left out is the method's default: `counterpoint methods METHOD` shows them all.
+    """
     given = {name: value for name, value in locals().items() if name in SETTING_OF}
     options = {SETTING_OF[name]: value for name, value in given.items() if value is not None}
     for name in ("data.train_limit", "schedule.model_options"):
