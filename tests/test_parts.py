@@ -203,7 +203,7 @@ def one_weight(start: float, local: Plain | Proximal, anchor: float) -> float:
     )
     local.epoch(training)
     assert training.gradients == 1
-    return float(network.weight[0, 0])
+    return float(network.weight[0, 0].detach())
 
 
 def test_plain_step_by_hand() -> None:
