@@ -185,7 +185,10 @@ class RunFolder:
         except OSError as error:
             raise write_error(self.state / "lock", error) from error
         with held:
-            yield
+            try:
+                yield
+            finally:
+                self._sweep()
 
     def settings(self, method: Method | None = None) -> Settings:
         """Read the settings of the run; ``method`` where it can't be found by its name."""
@@ -238,8 +241,7 @@ class RunFolder:
             StateError: if rounds were saved and none of them is whole.
         """
         damaged: list[str] = []
-        for left in self.path.rglob(".*.part"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+        self._sweep()
         for path in sorted(self.state.glob("round-*.json"), reverse=True):
             try:
                 notebook = self._read(path)
@@ -259,6 +261,11 @@ class RunFolder:
             )
         self._cut_back({log: len(",".join(columns)) + 1 for log, columns in LOGS.items()})
         return Notebook(), []
+
+    def _sweep(self) -> None:
+        """Remove what processes left that were killed while they wrote; all of them are gone."""
+        for left in self.path.rglob(".*.part"):
+            left.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> Notebook:
         try:
