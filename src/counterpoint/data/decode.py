@@ -69,8 +69,10 @@ def decode(
             _array_path(folder, site.table, image_size, dtype),
             site.table["label"].to_numpy(dtype=np.int64),
             site.table["split"].to_numpy(dtype="<U10"),
+            np.arange(len(site.table), dtype=np.int64),
+            pd.factorize(site.table["group"])[0].astype(np.int64),
         )
-        for site in federation.sites
+        for site in federation.everyone
     ]
 
 

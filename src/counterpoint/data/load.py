@@ -9,28 +9,66 @@ from typing import Literal
 
 import pandas as pd
 
-from counterpoint.data.dermoscopy import read_dermoscopy
-from counterpoint.data.files import cache_folder, content_hashes
-from counterpoint.data.own import read_own
-from counterpoint.data.phantom import phantom_folder
-from counterpoint.data.prepare import check_leakage, existing_rows, limit_training, new_split
+from counterpoint.data.dataset import Request
+from counterpoint.data.files import cache_folder
+from counterpoint.data.own import own_task, read_own
+from counterpoint.data.prepare import (
+    check_leakage,
+    existing_rows,
+    limit_training,
+    new_split,
+    with_contents,
+)
 from counterpoint.data.rules import check_sites
-from counterpoint.data.site import Federation, Reading, Site
+from counterpoint.data.sets import datasets as known_sets
+from counterpoint.data.site import Federation, Form, Reading, Site, Task
 from counterpoint.errors import DataError, SettingsError, nearest
-
-_DATASETS = {
-    "dermoscopy": "skin lesions of four sources, the published benchmark of PRR-FL (needs root)",
-    "phantom": "made-up skin lesions of four sites, built in and made on first use",
-}
 
 
 def datasets() -> dict[str, str]:
     """Return the names that `load` knows, each with a sentence about the data.
 
-    >>> list(datasets())
-    ['dermoscopy', 'phantom']
+    >>> {"dermoscopy", "phantom"} <= datasets().keys()
+    True
     """
-    return dict(_DATASETS)
+    return {name: one.summary for name, one in known_sets().items()}
+
+
+def task_of(data: str | os.PathLike[str], wanted: str | None = None) -> Task:
+    """Return the task that data are loaded for: the one that is wanted, or the data's usual one.
+
+    A data set with a name has its own; your own table is for classification if it has a column
+    ``label``, else for segmentation.
+
+    Raises SettingsError for a task that is unknown or that the data set does not have.
+
+    >>> task_of("phantom"), task_of("phantom", "segmentation")
+    ('classification', 'segmentation')
+    """
+    if wanted not in (None, "classification", "segmentation"):
+        raise SettingsError(
+            f"unknown task '{wanted}'{nearest(str(wanted), ['classification', 'segmentation'])} "
+            "(classification or segmentation)"
+        )
+    if data in known_sets():
+        tasks = known_sets()[str(data)].tasks
+        if wanted not in (None, *tasks):
+            raise SettingsError(f"{data} has no task '{wanted}'; it has {' and '.join(tasks)}")
+        return wanted or tasks[0]  # type: ignore[return-value]
+    return wanted or own_task(_own_path(data))  # type: ignore[return-value]
+
+
+_COLUMNS = (
+    "image",
+    "label",
+    "split",
+    "group",
+    "content",
+    "mask",
+    "fov",
+    "target",
+    "frame",
+)
 
 
 def load(
@@ -42,90 +80,149 @@ def load(
     sites: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     train_limit: int | Literal["smallest"] | None = None,
+    holdout: str | None = None,
+    task: str | None = None,
+    volumes: str | None = None,
+    neighbours: bool | None = None,
+    window: Sequence[float] | None = None,
     skip_bad: bool = False,
     cache: str | os.PathLike[str] | None = None,
 ) -> Federation:
     """Return the federation of a named data set ("dermoscopy", "phantom") or of a CSV or folder.
 
-    ``root`` is the folder of the dermoscopy data. ``protocol`` chooses the split: "grouped" makes
-    one with ``seed`` that keeps every patient or lesion in one part; "published" (dermoscopy) and
-    "given" (own data) take the split as it is. ``sites`` keeps only these sites (the split is made
-    before, so it does not depend on them). ``classes`` names the classes of your own data, in
-    order: another label is refused then, where otherwise it would be a class more.
-    ``train_limit`` cuts every site's training part to so many images or to that of the smallest
-    site. ``skip_bad`` leaves out missing files. ``cache`` is the folder for the phantom and the
-    index of file contents.
+    ``root`` is the folder of a named data set's images. ``protocol`` chooses the split: "grouped"
+    makes one with ``seed`` that keeps every patient or lesion in one part; "published" (named data
+    sets) and "given" (own data) take the split as it is. ``sites`` keeps only these sites (the
+    split is made before, so it does not depend on them); ``holdout`` names one that does not train
+    and is only scored. ``classes`` names the classes of your own data, in order: another label is
+    refused then, where otherwise it would be a class more. ``train_limit`` cuts every site's
+    training part to so many images or to that of the smallest site. ``task`` is "classification"
+    or "segmentation", see `task_of`. ``volumes``, ``neighbours`` and ``window`` say how files with
+    many slices are used, see `Form`; left open, as the data set has it. ``skip_bad`` leaves out
+    missing files. ``cache`` is the folder for the phantom and the index of file contents.
 
     Raises SettingsError for an unknown name or option and DataError for data that can't be used:
     missing files, bad tables, sites that are too small, or a split that puts images of one
     patient, or the same image, in two parts (unless its protocol was asked for by name).
     """
     folder = cache_folder(cache)
-    reading, used = _read(data, root, protocol, classes, folder)
+    reading, used = _read(data, root, protocol, task_of(data, task), classes, folder)
+    form = _form(reading.form, volumes, neighbours, window)
     kept = _kept_sites(list(reading.tables), sites)
+    if holdout is not None:
+        _kept_sites(list(reading.tables), [holdout])  # is there such a site?
+        kept = [name for name in kept if name != holdout] + [holdout]
     notes = list(reading.notes)
     tables = existing_rows(reading.tables, kept, skip_bad, notes)
     frame = pd.concat(tables, names=["site", "line"]).reset_index()
-    frame["content"] = frame["image"].map(content_hashes(frame["image"].tolist(), folder))
-    if "mask" in frame:
-        frame["mask"] = frame["mask"].fillna("")  # of sites without any masks
+    for name in ("mask", "fov"):
+        if name in frame:
+            frame[name] = frame[name].fillna("")  # of sites without any
+    frame = with_contents(frame, folder, reading.task)
     if used == "grouped":
         frame = new_split(frame, seed, notes)
     frame = frame[frame["site"].isin(kept)]
-    check_leakage(frame, protocol, data == "dermoscopy", notes)
+    check_leakage(frame, protocol, data in known_sets(), notes)
     frame = limit_training(frame, train_limit, seed, notes)
-    columns = [c for c in ("image", "label", "split", "group", "content", "mask") if c in frame]
+    columns = [c for c in _COLUMNS if c in frame]
     made = tuple(
         Site(name, frame.loc[frame["site"] == name, columns].reset_index(drop=True))
         for name in kept
     )
-    notes += check_sites(made, reading.classes)
+    notes += check_sites(made, reading.classes, reading.task)
+    held = made[-1] if holdout is not None else None
+    training = made[:-1] if held else made
+    if len(training) < 2:
+        raise DataError(
+            f"with '{holdout}' held out there are fewer than two sites to train; add sites, or "
+            "leave holdout away"
+        )
     source = {
-        "name": data if data in _DATASETS else str(Path(data).expanduser().resolve()),
+        "name": data if data in known_sets() else str(Path(data).expanduser().resolve()),
         "root": None if root is None else str(Path(root).expanduser().resolve()),
         "protocol": protocol,
         "split_seed": seed,
-        "sites": None if sites is None else kept,
+        "sites": None if sites is None else [name for name in kept if name != holdout],
+        "holdout": holdout,
+        "task": reading.task,
+        "volumes": form.volumes,
+        "neighbours": form.neighbours,
+        "window": None if form.window is None else list(form.window),
         "classes": None if classes is None else list(classes),
         "train_limit": train_limit,
         "skip_bad": skip_bad,
     }
-    return Federation(reading.name, reading.classes, made, used, tuple(notes), source)
+    return Federation(
+        reading.name,
+        reading.classes,
+        training,
+        used,
+        tuple(notes),
+        source,
+        task=reading.task,
+        form=form,
+        holdout=held,
+    )
 
 
 def _read(
     data: str | os.PathLike[str],
     root: str | os.PathLike[str] | None,
     protocol: str | None,
+    task: Task,
     classes: Sequence[str] | None,
     cache: Path,
 ) -> tuple[Reading, str]:
     """Return what the reader found and the protocol to use."""
-    if classes is not None and data in _DATASETS:
-        raise SettingsError(f"classes is only for your own data; those of {data} are known")
-    if root is not None and data != "dermoscopy":
-        raise SettingsError("root is only for data='dermoscopy'; give your own data's path as data")
-    if data == "dermoscopy":
-        _require_protocol(protocol, ["grouped", "published"], "dermoscopy")
-        if root is None:
-            raise SettingsError("dermoscopy needs root, the folder that holds its images")
-        return read_dermoscopy(Path(root).expanduser()), protocol or "grouped"
-    if data == "phantom":
-        _require_protocol(protocol, ["grouped"], "phantom")
-        return replace(read_own(phantom_folder(cache)), name="phantom"), "grouped"
+    if data in known_sets():
+        found = known_sets()[str(data)]
+        if classes is not None:
+            raise SettingsError(f"classes is only for your own data; those of {data} are known")
+        _require_protocol(protocol, list(found.protocols), found.name)
+        if found.needs_root and root is None:
+            raise SettingsError(f"{data} needs root, the folder that holds its images")
+        if not found.needs_root and root is not None:
+            raise SettingsError(f"{data} is built in and takes no root")
+        used = protocol or found.protocols[0]
+        place = Path(root or cache).expanduser()
+        return found.read(Request(place, used, task, cache)), used
+    if root is not None:
+        raise SettingsError("root is for data sets with a name; give your own data's path as data")
     _require_protocol(protocol, ["given", "grouped"], "own data")
-    path = Path(data).expanduser()
-    if not path.exists():
-        names = ", ".join(_DATASETS)
-        raise SettingsError(
-            f"'{data}' is neither a data set ({names}) nor a file or folder"
-            f"{nearest(str(data), list(_DATASETS))}"
-        )
-    reading = read_own(path, use_split=protocol != "grouped", only_classes=classes)
+    path = _own_path(data)
+    reading = read_own(path, use_split=protocol != "grouped", only_classes=classes, task=task)
     has_split = all((table["split"] != "").all() for table in reading.tables.values())
     if protocol == "given" and not has_split:
         raise DataError(f"{data} has no column 'split'; add one or use protocol='grouped'")
     return reading, "given" if has_split else "grouped"
+
+
+def _own_path(data: str | os.PathLike[str]) -> Path:
+    path = Path(data).expanduser()
+    if not path.exists():
+        raise SettingsError(
+            f"'{data}' is neither a data set ({', '.join(known_sets())}) nor a file or folder"
+            f"{nearest(str(data), list(known_sets()))}"
+        )
+    return path
+
+
+def _form(
+    usual: Form, volumes: str | None, neighbours: bool | None, window: Sequence[float] | None
+) -> Form:
+    """Return the data set's usual form with what the user wants otherwise."""
+    if volumes not in (None, "slices", "patches", "whole"):
+        raise SettingsError(f"volumes is {volumes!r}; it must be slices, patches or whole")
+    form = usual
+    if volumes is not None:
+        form = replace(form, volumes=volumes)  # type: ignore[arg-type]
+    if neighbours is not None:
+        form = replace(form, neighbours=neighbours)
+    if window is not None:
+        if len(window) != 2 or not window[0] < window[1]:
+            raise SettingsError(f"window is {list(window)}; it must be two numbers, low and high")
+        form = replace(form, window=(float(window[0]), float(window[1])))
+    return form
 
 
 def _require_protocol(protocol: str | None, known: list[str], of: str) -> None:

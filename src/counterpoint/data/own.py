@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from counterpoint.data.site import Reading
+from counterpoint.data.site import Reading, Task
 from counterpoint.data.tables import (
     class_names,
     clean_label,
@@ -20,8 +20,26 @@ from counterpoint.errors import DataError, nearest
 _GROUPS = ("group", "patient", "patient_id", "lesion", "lesion_id")
 
 
+def own_task(path: Path) -> Task:
+    """Return "classification" if the first table has a column label, else "segmentation"."""
+    tables = [path] if path.is_file() else [path / "labels.csv", *sorted(path.glob("*/labels.csv"))]
+    table = next((table for table in tables if table.is_file()), None)
+    if table is None:
+        return "classification"  # read_own says what is missing
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            names = [name.strip().lower() for name in file.readline().split(",")]
+    except (OSError, UnicodeDecodeError):
+        return "classification"
+    return "segmentation" if "mask" in names and "label" not in names else "classification"
+
+
 def read_own(
-    path: Path, *, use_split: bool = True, only_classes: Sequence[str] | None = None
+    path: Path,
+    *,
+    use_split: bool = True,
+    only_classes: Sequence[str] | None = None,
+    task: Task = "classification",
 ) -> Reading:
     """Read one CSV (columns site, image, label) or a folder of site folders with labels.csv each.
 

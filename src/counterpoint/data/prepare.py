@@ -5,10 +5,12 @@
 
 import os
 import zlib
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from counterpoint.data.files import content_hashes
 from counterpoint.data.leakage import find_leaks, repeated_files, shared_across_sites
 from counterpoint.data.site import PARTS
 from counterpoint.data.split import grouped_split, limit_rows, merge_groups
@@ -26,17 +28,18 @@ def existing_rows(
     """
     result = {}
     for site, table in tables.items():
-        there = table["image"].map(os.path.isfile)
-        if "mask" in table:
-            masked = table["mask"].map(lambda mask: mask == "" or os.path.isfile(mask))
-            there &= masked
+        there = table["image"].map(os.path.exists)  # a DICOM series is a folder
+        for name in ("mask", "fov"):
+            if name in table:
+                there &= table[name].fillna("").map(lambda path: path == "" or os.path.exists(path))
         result[site] = table[there]
         lost = table[~there]
         if lost.empty or site not in kept:
             continue
         first = []
         for line, row in lost.head(3).iterrows():
-            path = row["mask"] if os.path.isfile(row["image"]) else row["image"]
+            paths = [row[n] for n in ("image", "mask", "fov") if row.get(n)]
+            path = next(path for path in paths if not os.path.exists(path))
             first.append(f"{path} (line {line})")
         text = f"site '{site}': {len(lost)} of {len(table)} images or masks are missing"
         if not skip_bad:
@@ -46,6 +49,26 @@ def existing_rows(
             )
         notes.append(f"{text} and were left out, first: {', '.join(first)}")
     return result
+
+
+def with_contents(frame: pd.DataFrame, cache: Path, task: str) -> pd.DataFrame:
+    """Return the rows with the SHA-256 (hex) of each image and, for segmentation, of its target.
+
+    Slices of one file differ in their frame, and so do their contents.
+    """
+    columns = ["image", *(c for c in ("mask", "fov") if task == "segmentation" and c in frame)]
+    paths = {path for column in columns for path in frame[column] if path}
+    known = {"": "", **content_hashes(sorted(paths), cache)}
+    content = frame["image"].map(known)
+    if "frame" in frame:
+        frame = frame.assign(frame=frame["frame"].fillna(-1).astype("int64"))
+        numbers = frame["frame"].map(lambda number: "" if number < 0 else f":{number}")
+        content = content + numbers
+    frame = frame.assign(content=content)
+    if len(columns) > 1:
+        parts = zip(*(frame[column].map(known) for column in columns[1:]), strict=True)
+        frame = frame.assign(target=["+".join(part) for part in parts])
+    return frame
 
 
 def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:

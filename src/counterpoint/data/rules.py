@@ -6,8 +6,10 @@ from counterpoint.data.site import PARTS, Site
 from counterpoint.errors import DataError
 
 
-def check_sites(sites: Sequence[Site], classes: Sequence[str]) -> list[str]:
-    """Return notes about classes that a site's training part lacks.
+def check_sites(
+    sites: Sequence[Site], classes: Sequence[str], task: str = "classification"
+) -> list[str]:
+    """Return notes about classes that a site's training part lacks (classification).
 
     Raises DataError, which names the site, for fewer than two sites, names that differ in case
     only, an empty site, an empty part, fewer than two training images, or a training part with a
@@ -27,10 +29,10 @@ def check_sites(sites: Sequence[Site], classes: Sequence[str]) -> list[str]:
                 f"sites '{twin}' and '{site.name}' differ only in upper and lower case; give them "
                 "one name if they are one hospital, or two that differ"
             )
-    return [note for site in sites for note in _check_site(site, classes)]
+    return [note for site in sites for note in _check_site(site, classes, task)]
 
 
-def _check_site(site: Site, classes: Sequence[str]) -> list[str]:
+def _check_site(site: Site, classes: Sequence[str], task: str) -> list[str]:
     """Return a site's notes, or raise DataError if it can't be trained on."""
     if site.table.empty:
         raise DataError(f"site '{site.name}' has no images; add some or leave the site out")
@@ -42,6 +44,8 @@ def _check_site(site: Site, classes: Sequence[str]) -> list[str]:
                 f"site '{site.name}' has too few {part} images ({found}; needed: at least "
                 f"{least} {part}); add images or groups, change its split, or leave the site out"
             )
+    if task == "segmentation":
+        return []
     present = set(site.table.loc[site.table["split"] == "train", "label"])
     if len(present) == 1:
         raise DataError(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from counterpoint.data.dataset import DataSet, Request
 from counterpoint.data.site import Reading
 from counterpoint.data.tables import read_table, split_names
 from counterpoint.errors import DataError
@@ -127,3 +128,16 @@ def _table(file: Path, rows: pd.DataFrame, images: list[str], label: str) -> pd.
         for image, lesion in zip(rows["image_id"], rows["lesion_id"], strict=True)
     ]
     return table
+
+
+def read(request: Request) -> Reading:
+    """Read the benchmark; see `read_dermoscopy`."""
+    return read_dermoscopy(request.root)
+
+
+DATASET = DataSet(
+    name="dermoscopy",
+    summary="skin lesions of four sources, the published benchmark of PRR-FL",
+    read=read,
+    protocols=("grouped", "published"),
+)
