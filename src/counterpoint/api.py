@@ -11,12 +11,13 @@ from counterpoint.client import new_predictor
 from counterpoint.crew import Event, Report, choose_device, share_cores
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import DataError, SettingsError, StateError
-from counterpoint.federation import federate
+from counterpoint.federation import federate, input_shape
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
 from counterpoint.report.retrogress import draw_retrogress
 from counterpoint.results import Result
-from counterpoint.settings import Data, Settings, make_settings
+from counterpoint.settings import Data, Settings, flatten, make_settings
+from counterpoint.tasks import Task, make_task
 
 
 def ignore(event: Event) -> None:
@@ -58,12 +59,16 @@ def run(
     ['accuracy', 'auc', 'loss', 'macro_f1']
     """
     name = data.name if isinstance(data, Federation) else os.fspath(data)
-    chosen = make_settings(method, name, {**(settings or {}), **options})
+    wanted = dict(flatten({**(settings or {}), **options}))
+    task = wanted.pop("task", None)
+    task = wanted.pop("data.task", task)
+    task = data.task if isinstance(data, Federation) else readers.task_of(name, task)
+    chosen = make_settings(method, name, {**wanted, "data.task": task})
     RunFolder.check_free(Path(out))
     device = choose_device(chosen.machine.device)
     if not isinstance(data, Federation):
         federation = read_data(chosen)
-    elif chosen.data == Data(name=name, skip_bad=chosen.data.skip_bad):
+    elif chosen.data == Data(name=name, task=data.task, skip_bad=chosen.data.skip_bad):
         federation = data
     else:
         raise SettingsError(
@@ -73,7 +78,8 @@ def run(
     if federation.source:  # said in full, so that the run can go on from any folder
         source = {**federation.source, "skip_bad": chosen.data.skip_bad}
         chosen = dataclasses.replace(chosen, data=Data(**source))
-    new_predictor(chosen.method, len(federation.classes))  # fails here, before anything is made
+    made = task_of(chosen, federation)
+    new_predictor(chosen.method, made, input_shape(federation, chosen))  # fails here, if it does
     workers, threads = share_cores(
         1 if chosen.method.pooled else len(federation.sites),
         chosen.machine.workers,
@@ -83,8 +89,8 @@ def run(
     chosen = _with_machine(chosen, workers, threads)
     federation, sites = _decode(chosen, federation, report)
     facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
-    folder = RunFolder.create(Path(out), chosen, facts)
-    return _leave(federate(folder, chosen, federation, sites, report))
+    folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
+    return _leave(federate(folder, chosen, federation, made, sites, report))
 
 
 def resume(
@@ -117,7 +123,13 @@ def resume(
             f"the data are not those that {folder.path} was started on (images, labels or splits "
             "changed); a run goes on with the same data only"
         )
-    return _leave(federate(folder, chosen, federation, sites, report))
+    made = task_of(chosen, federation)
+    return _leave(federate(folder, chosen, federation, made, sites, report))
+
+
+def task_of(settings: Settings, federation: Federation) -> Task:
+    """The task of a run."""
+    return make_task(federation.task, federation.classes, settings.method.schedule.loss)
 
 
 def read_data(settings: Settings) -> Federation:
@@ -131,6 +143,11 @@ def read_data(settings: Settings) -> Federation:
         sites=list(data.sites) if data.sites else None,
         classes=data.classes,
         train_limit=data.train_limit,
+        holdout=data.holdout,
+        task=data.task,
+        volumes=data.volumes,
+        neighbours=data.neighbours,
+        window=data.window,
         skip_bad=data.skip_bad,
     )
 
@@ -147,6 +164,10 @@ def _decode(
     )
     for note in federation.notes:
         report({"note": note})
+    if federation.form.dimensions == 3 and settings.method.schedule.augmentation == "prrfl":
+        raise SettingsError(
+            "augmentation 'prrfl' is for 2-D images; use --augmentation flips for volumes"
+        )
     if settings.method.statistics == "batch":
         for site in sites:
             for part in ("validation", "test"):

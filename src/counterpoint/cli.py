@@ -37,9 +37,14 @@ MACHINE = "Machine"
 
 # Options of `run` and the settings that they set; all other settings go by --set.
 SETTING_OF = {
+    "task": "data.task",
     "protocol": "data.protocol",
     "sites": "data.sites",
     "classes": "data.classes",
+    "holdout": "data.holdout",
+    "volumes": "data.volumes",
+    "neighbours": "data.neighbours",
+    "window": "data.window",
     "train_limit": "data.train_limit",
     "skip_bad": "data.skip_bad",
     "rounds": "schedule.rounds",
@@ -49,13 +54,17 @@ SETTING_OF = {
     "model": "schedule.model",
     "model_options": "schedule.model_options",
     "augmentation": "schedule.augmentation",
+    "loss": "schedule.loss",
     "optimizer": "schedule.optimizer",
     "lr": "schedule.lr",
     "momentum": "schedule.momentum",
     "weight_decay": "schedule.weight_decay",
     "precision": "schedule.precision",
+    "participation": "schedule.participation",
+    "finetune_epochs": "schedule.finetune_epochs",
     "local": "local.kind",
     "aggregation": "aggregation.kind",
+    "server": "server.kind",
     "harmonise": "harmonise.kind",
     "perturbation": "perturbation",
     "statistics": "statistics",
@@ -139,6 +148,10 @@ def run(
     config: Annotated[
         Path | None, typer.Option(help="YAML or TOML file with settings; options win over it.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="classification or segmentation.", rich_help_panel=DATA),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(help="How to split: grouped, published, given.", rich_help_panel=DATA),
@@ -149,6 +162,27 @@ def run(
     classes: Annotated[
         str | None,
         typer.Option(help="The only labels, in order, comma-separated.", rich_help_panel=DATA),
+    ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(help="A site that does not train and is only scored.", rich_help_panel=DATA),
+    ] = None,
+    volumes: Annotated[
+        str | None,
+        typer.Option(
+            help="NIfTI and DICOM volumes as slices (2-D), patches or whole (3-D).",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    neighbours: Annotated[
+        bool | None,
+        typer.Option(help="Slices before and after as channels.", rich_help_panel=DATA),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Range of a volume's own units that is shown: LOW,HIGH.", rich_help_panel=DATA
+        ),
     ] = None,
     train_limit: Annotated[
         str | None,
@@ -188,6 +222,13 @@ def run(
     augmentation: Annotated[
         str | None, typer.Option(help="prrfl, flips, none.", rich_help_panel=TRAINING)
     ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="cross-entropy, balanced; for segmentation joint, dice-ce, dice-focal.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="sgd, adam.", rich_help_panel=TRAINING)
     ] = None,
@@ -203,13 +244,35 @@ def run(
     precision: Annotated[
         str | None, typer.Option(help="float32, bfloat16.", rich_help_panel=TRAINING)
     ] = None,
+    participation: Annotated[
+        float | None,
+        typer.Option(help="Share of the sites in each round.", rich_help_panel=TRAINING),
+    ] = None,
+    finetune_epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs at each site after the last merge.", rich_help_panel=TRAINING),
+    ] = None,
     local: Annotated[
         str | None,
-        typer.Option(help="Local update: plain, proximal, deputy.", rich_help_panel=METHOD),
+        typer.Option(
+            help="Local update: plain, proximal, contrastive, control-variates, alternating, "
+            "ditto, deputy, prototype-deputy.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     aggregation: Annotated[
         str | None,
-        typer.Option(help="all, except-normalisation, pfa, none.", rich_help_panel=METHOD),
+        typer.Option(
+            help="all, except-normalisation, backbone, head, pfa, normalised, none.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="mean, momentum, adam, yogi, adagrad, normalised, control.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     harmonise: Annotated[
         str | None, typer.Option(help="none, amplitude.", rich_help_panel=METHOD)
@@ -254,6 +317,8 @@ def run(
     for name in ("data.sites", "data.classes"):
         if name in options:
             options[name] = [word.strip() for word in options[name].split(",")]
+    if "data.window" in options:
+        options["data.window"] = parsed(f"[{options['data.window']}]", "--window")
     if root is not None:
         options["data.root"] = str(root)
     for assignment in assignments or []:
@@ -269,7 +334,7 @@ def run(
     from_file = dict(flatten(read_file(config))) if config else {}
     for name in ("method", "data.name"):
         from_file.pop(name, None)
-    for part in ("harmonise", "local", "aggregation"):
+    for part in ("harmonise", "local", "aggregation", "server"):
         kind = options.get(f"{part}.kind", from_file.get(f"{part}.kind"))
         if kind != from_file.get(f"{part}.kind"):  # then the file's values are of another kind
             from_file = {n: v for n, v in from_file.items() if not n.startswith(f"{part}.")}
@@ -314,12 +379,15 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a finished run."
 @in_words
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show one method and its defaults.")] = None,
+    task: Annotated[
+        str, typer.Option(help="Defaults for classification or segmentation.")
+    ] = "classification",
 ) -> None:
     """List the methods and what they are composed of, or one method's settings."""
     from counterpoint.methods import methods as known
     from counterpoint.report.table import method_page, methods_table
 
-    out.print(method_page(name) if name else methods_table(list(known())))
+    out.print(method_page(name, task) if name else methods_table(list(known())))
 
 
 @app.command()

@@ -4,29 +4,35 @@ A round, at each site: merge the mean, score (just after communication), train t
 score (just before the next communication), share.
 """
 
+import copy
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from counterpoint.aggregation.all import merge_plainly
+from counterpoint.aggregation import Exchange
+from counterpoint.aggregation.all import AllWeights, merge_plainly
 from counterpoint.data.augment import AUGMENTATIONS
-from counterpoint.data.batches import batches
+from counterpoint.data.batches import Batch, batches, layout
 from counterpoint.data.site import SiteData
 from counterpoint.errors import TrainingError
 from counterpoint.layers import running_statistics
 from counterpoint.local import Training
-from counterpoint.local.training import predict
+from counterpoint.local.training import evaluate, squared_distance
 from counterpoint.methods import Method
 from counterpoint.payload import Payload
+from counterpoint.perturbation import Perturbation
 from counterpoint.predictor import Predictor, build_predictor
 from counterpoint.statistics import recalibrate
-from counterpoint.tasks import Classification
+from counterpoint.tasks import Scorer, Task
 
 EVALUATION_BATCH = 64
+STATISTICS = "statistics."
 
 Row = dict[str, object]
 
@@ -42,6 +48,11 @@ class ClientData:
     def images(self) -> int:
         """Number of training images."""
         return sum(len(site.part("train")) for site in self.sites)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Labels of the training images."""
+        return np.concatenate([site.part("train").labels for site in self.sites])
 
 
 @dataclass
@@ -82,26 +93,27 @@ class Client:
     """
 
     def __init__(
-        self, method: Method, task: Classification, seed: int, device: torch.device
+        self, method: Method, task: Task, shape: tuple[int, ...], seed: int, device: torch.device
     ) -> None:
         self.method, self.task, self.seed, self.device = method, task, seed, device
         self.schedule = method.schedule
         self.precision: torch.dtype = getattr(torch, self.schedule.precision)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            first = new_predictor(method, task.outputs)
+        first = first_predictor(method, task, shape, seed)
         initial = first.state_dict()
         # All models of all sites start from the same weights.
         self.models: dict[str, Predictor] = {}
         for role in method.local.roles:
-            model = first if not self.models else new_predictor(method, task.outputs)
+            model = first if not self.models else new_predictor(method, task, shape)
             model.load_state_dict(initial)
-            # channels_last is the faster layout for convolutions on every device
-            self.models[role] = model.to(memory_format=torch.channels_last).to(device)  # type: ignore[call-overload]
+            self.models[role] = model.to(memory_format=layout(len(shape) + 1)).to(device)  # type: ignore[call-overload]
         self._initial = {name: tensor.clone() for name, tensor in initial.items()}
         self.shared = self.models[method.local.shared]
         self.optimizers = {role: self._optimizer(model) for role, model in self.models.items()}
-        self.data = ClientData("", ())
+        self.perturbation = (
+            Perturbation(method.perturbation, method.adaptive) if method.perturbation else None
+        )
+        self.data, self.site_task = ClientData("", ()), task
+        self.memory: Payload = {}
 
     def visit(
         self, data: ClientData, state: Payload | None, mean: Payload | None, round: int
@@ -129,19 +141,26 @@ class Client:
                 visit.rows.append(merged | row)
                 yield visit.rows[-1]
             visit.candidate = self.predictor()
-            if round <= self.schedule.rounds:
-                for row in self.train(round, visit):
+            last = round > self.schedule.rounds
+            epochs = self.schedule.finetune_epochs if last else self.schedule.local_epochs
+            if epochs:
+                training = self.training(round, mean or {}, epochs)
+                for row in self.train(training, round, epochs):
                     visit.rows.append(row)
                     yield row
-                visit.payload = self.share(round)
+                visit.gradients = training.gradients
+                if last:
+                    visit.candidate = self.predictor()
+                else:
+                    visit.payload = self.share(round, training)
+                    visit.weight = self.weight(training)
         visit.state = self.put_down()
-        if self.schedule.weighting == "images":
-            visit.weight = float(data.images)
         yield visit
 
     def take_up(self, data: ClientData, state: Payload | None) -> None:
         """Make the live models those of a site."""
-        self.data = data
+        self.data, self.site_task = data, self.task.fitted(data.labels)
+        self.memory = {} if state is None else _below("memory/", state)
         for role, model in self.models.items():
             prefix = f"model/{role}/"
             own = self._initial if state is None else _below(prefix, state)
@@ -152,7 +171,7 @@ class Client:
 
     def put_down(self) -> Payload:
         """The site's state, on the CPU."""
-        state: Payload = {}
+        state: Payload = {f"memory/{name}": tensor for name, tensor in self.memory.items()}
         for role, model in self.models.items():
             state |= {f"model/{role}/{n}": t for n, t in model.state_dict().items()}
             if self.schedule.keep_optimizer:
@@ -168,27 +187,43 @@ class Client:
         """Take the mean of ``round`` back in."""
         network = self.shared.network
         mean = {name: tensor.to(self.device) for name, tensor in mean.items()}
-        self.method.aggregation.merge(network, mean, self._progress(round))
+        self.method.aggregation.merge(network, mean, Exchange(self._progress(round)))
         for model in self.models.values():
             self.method.harmonise.merge(model.harmonise, mean)
         if self.method.statistics == "averaged":
-            merge_plainly(network, {n: mean[n] for n in running_statistics(network) if n in mean})
+            merge_plainly(network, _below(STATISTICS, mean))
         if self.method.statistics == "recalibrated" and mean:
             images = self._in_order("train", batch_size=self.schedule.batch_size)
-            recalibrate(self.shared, (batch for batch, _ in images))
+            recalibrate(self.shared, (batch.images for batch in images))
 
-    def share(self, round: int) -> Payload:
+    def share(self, round: int, training: Training) -> Payload:
         """What leaves the site after ``round``."""
-        network = self.shared.network
-        payload = self.method.aggregation.share(network, self._progress(round))
+        network, schedule = self.shared.network, self.schedule
+        start = _below("network.", dict(training.start))
+        steps = training.steps.get(self.method.local.shared, 0)
+        momentum = schedule.momentum if schedule.optimizer == "sgd" else 0.0
+        exchange = Exchange(self._progress(round), start, steps, momentum)
+        payload = self.method.aggregation.share(network, exchange)
         if not payload:
             return {}
         if self.method.statistics == "averaged":
-            payload |= {n: t.detach().float() for n, t in running_statistics(network).items()}
-        return _copied(payload | self.method.harmonise.share(self.shared.harmonise))
+            found = running_statistics(network)
+            payload |= {STATISTICS + n: t.detach().float() for n, t in found.items()}
+        harmonised = self.method.harmonise.share(self.shared.harmonise)
+        return _copied(payload | training.outgoing | harmonised)
 
-    def train(self, round: int, visit: Visit) -> Iterator[Row]:
-        """Train the local epochs of a round; yields the scores after each."""
+    def weight(self, training: Training) -> float:
+        """The site's weight in the mean."""
+        if self.schedule.weighting == "images":
+            return float(self.data.images)
+        if self.schedule.weighting == "closeness":
+            with torch.no_grad():
+                far = squared_distance(self.shared, training.start).sqrt().item()
+            return 1 / max(far, 1e-12)
+        return 1.0
+
+    def training(self, round: int, mean: Payload, epochs: int) -> Training:
+        """Everything that the local update needs for a round."""
         schedule = self.schedule
         order = generator(self.seed, "train", self.data.name, round)
         parts = [site.part("train") for site in self.data.sites]
@@ -196,35 +231,42 @@ class Client:
             self.models[role].train()
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr_at(round)
-        training = Training(
+        augment = AUGMENTATIONS[schedule.augmentation]
+
+        def augmented() -> Iterator[tuple[Tensor, Tensor]]:
+            drawn = batches(parts, schedule.batch_size, self.device, order=order, augment=augment)
+            for batch in drawn:
+                yield batch.images, batch.target
+
+        received = {n: t.to(self.device) for n, t in mean.items() if n.startswith("local.")}
+        return Training(
             models=self.models,
             optimizers=self.optimizers,
-            task=self.task,
-            batches=lambda: batches(
-                parts,
-                schedule.batch_size,
-                self.device,
-                order=order,
-                augment=AUGMENTATIONS[schedule.augmentation],
-            ),
+            task=self.site_task,
+            batches=augmented,
             plain_batches=lambda: self._in_order("train"),
-            alpha=self.method.perturbation,
+            perturbation=self.perturbation,
             precision=self.precision,
-            epochs=schedule.local_epochs,
+            epochs=epochs,
             start={n: p.detach().clone() for n, p in self.shared.named_parameters()},
+            received=received,
+            memory={n: t.to(self.device) for n, t in self.memory.items()},
         )
-        for epoch in range(1, schedule.local_epochs + 1):
-            self.method.local.epoch(training)
+
+    def train(self, training: Training, round: int, epochs: int) -> Iterator[Row]:
+        """Train the local epochs of a round; yields the scores after each."""
+        moment = "epoch" if round <= self.schedule.rounds else "finetuned"
+        for epoch, stage in enumerate(self.method.local.train(training), start=1):
             losses = {role: training.epoch_loss(role) for role in self.models}
             for row in self.score("validation"):
                 for loss in (losses[str(row["model"])], row["loss"]):
                     self._require_finite(loss, f"round {round}, local epoch {epoch}", row)
                 yield (
-                    {"round": round, "moment": "epoch", "epoch": epoch}
+                    {"round": min(round, self.schedule.rounds), "moment": moment, "epoch": epoch}
                     | row
-                    | {"stage": training.stage, "train_loss": losses[str(row["model"])]}
+                    | {"stage": stage, "train_loss": losses[str(row["model"])]}
                 )
-        visit.gradients = training.gradients
+        self.memory = training.memory
 
     def _require_finite(self, loss: object, when: str, row: Row) -> None:
         if not math.isfinite(float(str(loss))):
@@ -234,28 +276,55 @@ class Client:
                 "may help"
             )
 
-    def score(self, split: str, roles: Iterable[str] | None = None) -> Iterator[Row]:
-        """Scores of the models (of all roles) on one part of every site at hand."""
-        models = {role: self.models[role] for role in roles or self.models}
+    def score(self, split: str) -> Iterator[Row]:
+        """Scores of the models of all roles on one part of every site at hand."""
         for site in self.data.sites:
-            outputs, labels = predict(models, self._in_order(split, (site,)), self.precision)
-            for role, logits in outputs.items():
+            scorers = evaluate(
+                self.models, self._in_order(split, (site,)), self.site_task, self.precision
+            )
+            for role, scorer in scorers.items():
                 row: Row = {"site": site.name, "model": role, "split": split}
-                yield row | self.task.scores(logits, labels)
+                yield row | scorer.scores()
 
-    def test(self, data: ClientData, candidate: Payload) -> list[Row]:
+    def test(self, data: ClientData, candidate: Payload) -> Iterator[tuple[Row, Scorer]]:
         """Scores of a chosen predicting model on the test images of every site at hand."""
-        self.data = data
+        self.data, self.site_task = data, self.task.fitted(data.labels)
         role = self.method.local.predicts
         self.models[role].load_state_dict(candidate)
-        return list(self.score("test", roles=[role]))
+        for site in data.sites:
+            yield self._test({role: self.models[role]}, site)
+
+    def test_elsewhere(self, data: ClientData, candidates: list[Payload]) -> tuple[Row, Scorer]:
+        """Scores of the sites' models together, at a site that none of them has seen.
+
+        Their class probabilities are averaged. With ``recalibrated`` statistics, each is first
+        calibrated on the site's training images, without their labels.
+        """
+        self.data, self.site_task = data, self.task
+        role = self.method.local.predicts
+        voters: list[nn.Module] = []
+        for candidate in candidates:
+            model = copy.deepcopy(self.models[role])
+            model.load_state_dict(candidate)
+            if self.method.statistics == "recalibrated":
+                images = self._in_order("train", batch_size=self.schedule.batch_size)
+                recalibrate(model, (batch.images for batch in images))
+            voters.append(model.eval())
+        return self._test({role: Together(voters)}, data.sites[0])
+
+    def _test(self, models: dict[str, nn.Module], site: SiteData) -> tuple[Row, Scorer]:
+        images = self._in_order("test", (site,))
+        scored = evaluate(models, images, self.site_task, self.precision, thorough=True)
+        ((role, scorer),) = scored.items()
+        row: Row = {"site": site.name, "model": role, "split": "test"}
+        return row | scorer.scores(), scorer
 
     def _in_order(
         self,
         split: str,
         sites: tuple[SiteData, ...] | None = None,
         batch_size: int = EVALUATION_BATCH,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[Batch]:
         """Images as they are, in an order that is mixed but always the same.
 
         Tables are often sorted by class; where batch norm uses the statistics of the batch, that
@@ -284,16 +353,42 @@ class Client:
         )
 
 
-def new_predictor(method: Method, outputs: int) -> Predictor:
+class Together(nn.Module):
+    """Several models as one: the log of their mean class probabilities."""
+
+    def __init__(self, voters: list[nn.Module]) -> None:
+        super().__init__()
+        self.voters = nn.ModuleList(voters)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities (N, classes, ...)."""
+        votes = torch.stack([voter(images).float().log_softmax(1) for voter in self.voters])
+        return votes.logsumexp(0) - math.log(len(self.voters))
+
+
+def new_predictor(method: Method, task: Task, shape: tuple[int, ...]) -> Predictor:
     """Make a method's model with fresh weights; raise SettingsError if it can't be made."""
     return build_predictor(
         method.schedule.model,
         method.schedule.model_options,
-        outputs,
-        method.schedule.image_size,
+        task.outputs,
+        shape,
         method.harmonise,
         method.statistics,
+        dense=task.kind == "segmentation",
     )
+
+
+def first_predictor(method: Method, task: Task, shape: tuple[int, ...], seed: int) -> Predictor:
+    """The model that every site starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return new_predictor(method, task, shape)
+
+
+def first_weights(method: Method, task: Task, shape: tuple[int, ...], seed: int) -> Payload:
+    """Weights that every site starts from, by the names under which they are shared."""
+    return AllWeights().share(first_predictor(method, task, shape, seed).network, Exchange())
 
 
 def _below(prefix: str, state: Payload) -> Payload:

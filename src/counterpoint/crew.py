@@ -22,7 +22,7 @@ from loky.process_executor import TerminatedWorkerError
 from counterpoint.client import Client
 from counterpoint.errors import SettingsError, TrainingError
 from counterpoint.settings import Settings
-from counterpoint.tasks import Classification
+from counterpoint.tasks import Task
 
 MOST_STARTS = 256
 """Worker processes are numbered as they start, so that GPUs go round; more than ever start."""
@@ -81,14 +81,19 @@ def share_cores(
 
 @contextmanager
 def gather(
-    settings: Settings, task: Classification, workers: int, threads: int, report: Report
+    settings: Settings,
+    task: Task,
+    shape: tuple[int, ...],
+    workers: int,
+    threads: int,
+    report: Report,
 ) -> Iterator[Crew[Any]]:
     """Make a crew of ``workers`` with ``threads`` torch threads each, and send it home after."""
     if workers == 1:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            yield _alone(settings, task, report)
+            yield _alone(settings, task, shape, report)
         finally:
             torch.set_num_threads(before)
         return
@@ -104,7 +109,7 @@ def gather(
         max_workers=workers,
         context=context,
         initializer=_start_worker,
-        initargs=(settings, task, threads, events, turns, os.getpid()),
+        initargs=(settings, task, shape, threads, events, turns, os.getpid()),
         timeout=None,
         env={"OMP_NUM_THREADS": str(threads)},
     )
@@ -137,9 +142,9 @@ def gather(
         listener.join(timeout=5)
 
 
-def _alone(settings: Settings, task: Classification, report: Report) -> Crew[Any]:
+def _alone(settings: Settings, task: Task, shape: tuple[int, ...], report: Report) -> Crew[Any]:
     device = choose_device(settings.machine.device)
-    client = Client(settings.method, task, settings.seed, device)
+    client = Client(settings.method, task, shape, settings.seed, device)
 
     def crew(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
         for job in jobs:
@@ -177,7 +182,8 @@ _events: Any = None
 
 def _start_worker(
     settings: Settings,
-    task: Classification,
+    task: Task,
+    shape: tuple[int, ...],
     threads: int,
     events: Any,
     turns: Any,
@@ -191,7 +197,7 @@ def _start_worker(
     device = choose_device(settings.machine.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", turns.get() % torch.cuda.device_count())
-    _client = Client(settings.method, task, settings.seed, device)
+    _client = Client(settings.method, task, shape, settings.seed, device)
     _events = events
 
 

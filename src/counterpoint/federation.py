@@ -2,22 +2,26 @@
 
 import dataclasses
 import platform
+import random
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from counterpoint.client import Client, ClientData, Row, Visit
+import numpy as np
+
+from counterpoint.client import Client, ClientData, Row, Visit, derive_seed, first_weights
 from counterpoint.crew import Crew, Report, choose_device, gather
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import PayloadError
 from counterpoint.files import read_tensors
 from counterpoint.folder import Kept, Notebook, RunFolder, keep
 from counterpoint.payload import Payload
-from counterpoint.results import Result, summarise, write_models
+from counterpoint.results import Result, all_equal, summarise, write_models
 from counterpoint.server import WeightedMean
+from counterpoint.server_update import Mean
 from counterpoint.settings import Settings
-from counterpoint.tasks import Classification
+from counterpoint.tasks import Task, scored_by_chance
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,39 @@ class Done:
     candidate: Kept | None
 
 
+@dataclass(frozen=True)
+class Play:
+    """What stays the same from round to round."""
+
+    folder: RunFolder
+    settings: Settings
+    federation: Federation
+    task: Task
+    shape: tuple[int, ...]
+    clients: list[ClientData]
+    holdout: ClientData | None
+    report: Report
+
+
 def federate(
     folder: RunFolder,
     settings: Settings,
     federation: Federation,
+    task: Task,
     sites: list[SiteData],
     report: Report,
 ) -> Result:
-    """Train the rounds that are missing, choose, test once, and write the results."""
-    task = Classification(federation.classes)
-    clients = [ClientData(site.name, (site,)) for site in sites]
+    """Train the rounds that are missing, choose, test once, and write the results.
+
+    ``sites`` are the decoded sites; where one is held out, it is the last.
+    """
+    training = sites[: len(federation.sites)]
+    clients = [ClientData(site.name, (site,)) for site in training]
     if settings.method.pooled:
-        clients = [ClientData("pooled", tuple(sites))]
+        clients = [ClientData("pooled", tuple(training))]
+    holdout = ClientData(sites[-1].name, (sites[-1],)) if federation.holdout else None
+    shape = input_shape(federation, settings)
+    play = Play(folder, settings, federation, task, shape, clients, holdout, report)
     workers = min(settings.machine.workers or 1, len(clients))
     threads = settings.machine.threads or 1
     with folder.lock():
@@ -68,36 +93,58 @@ def federate(
                 "from": min(notebook.round, schedule.rounds),
                 "rounds": schedule.rounds,
                 "epochs": schedule.local_epochs,
-                "sites": len(sites),
+                "sites": len(clients),
                 "predicts": settings.method.local.predicts,
+                "score": task.score,
             }
         )
-        with gather(settings, task, workers, threads, report) as crew:
+        with gather(settings, task, shape, workers, threads, report) as crew:
             while notebook.round <= schedule.rounds:
-                notebook = play_round(folder, settings, notebook, clients, crew, report)
-            return finish(folder, settings, federation, task, notebook, clients, crew)
+                notebook = play_round(play, notebook, crew)
+            return finish(play, notebook, crew)
 
 
-def play_round(
-    folder: RunFolder,
-    settings: Settings,
-    before: Notebook,
-    clients: list[ClientData],
-    crew: Crew[Any],
-    report: Report,
-) -> Notebook:
+def input_shape(federation: Federation, settings: Settings) -> tuple[int, ...]:
+    """Shape of an image as the networks see it: (C, S, S), or (1, S, S, S) for volumes."""
+    form, size = federation.form, settings.method.schedule.image_size
+    return (form.channels, *[size] * form.dimensions)
+
+
+def taking_part(clients: list[ClientData], settings: Settings, round: int) -> list[int]:
+    """Numbers of the sites that take part in a round, in order; all of them after the last."""
+    schedule = settings.method.schedule
+    if schedule.participation == 1 or round > schedule.rounds:
+        return list(range(len(clients)))
+    drawn = random.Random(derive_seed(settings.seed, "participation", round))
+    count = max(1, round_half_up(schedule.participation * len(clients)))
+    return sorted(drawn.sample(range(len(clients)), count))
+
+
+def round_half_up(number: float) -> int:
+    """The nearest whole number, halves upwards.
+
+    >>> round_half_up(2.5), round_half_up(2.4)
+    (3, 2)
+    """
+    return int(number + 0.5)
+
+
+def play_round(play: Play, before: Notebook, crew: Crew[Any]) -> Notebook:
     """One round of the federation, from one notebook to the next.
 
-    The round after the last one trains no more: its sites merge the last mean and are scored.
+    The round after the last one trains no more: all sites merge the last mean and are scored.
     Validation chooses by the mean score, and among equal scores by the mean loss.
     """
+    folder, settings, clients = play.folder, play.settings, play.clients
     schedule, round = settings.method.schedule, before.round + 1
     eligible = before.round >= schedule.first_choice  # the model just after the last merge
+    present = [(number, clients[number]) for number in taking_part(clients, settings, round)]
     jobs = [
         Job(data, number, round, folder.state, before.states.get(data.name), before.mean, eligible)
-        for number, data in enumerate(clients)
+        for number, data in present
     ]
-    after = dataclasses.replace(before, round=round, states={})
+    after = dataclasses.replace(before, round=round, states=dict(before.states))
+    after.visits = before.visits | {data.name: round for _, data in present}
     mean = WeightedMean()
     candidates: dict[str, Kept] = {}
     scores: list[Row] = []
@@ -116,17 +163,35 @@ def play_round(
         scores += visit.rows
         sent += describe(visit.payload, round, visit.site, "up")
 
-    down = mean.result()
-    after.mean = keep(folder.state, f"mean-{round:05d}", down)
-    sent += [row for data in clients for row in describe(down, round, data.name, "down")]
+    last = before.mean.read(folder.state) if before.mean else {}
+    for _, data in present if last else []:
+        late = before.visits.get(data.name) != before.round
+        got = last if late else {name: last[name] for name in before.fresh}
+        sent += describe(got, before.round, data.name, "down")
+    down, kept = serve(play, mean.result(), before, last, len(present) / len(clients))
+    after.fresh = sorted(down)
+    after.mean = keep(folder.state, f"mean-{round:05d}", last | down)
+    after.server = keep(folder.state, f"server-{round:05d}", kept) if kept else None
     if eligible:
-        score, loss = mean_scores(scores, settings, before.round)
-        report({"round": before.round, "validation": score})
+        score, loss = mean_scores(scores, settings, play.task, before.round)
+        play.report({"round": before.round, "validation": score})
         if (score, -loss) > (before.best_score, -before.best_loss):
             after.best, after.best_score, after.best_loss = before.round, score, loss
             after.candidates = candidates
     folder.commit(after, {"scores.csv": scores, "payloads.csv": sent})
     return after
+
+
+def serve(
+    play: Play, mean: Payload, before: Notebook, last: Payload, present: float
+) -> tuple[Payload, Payload]:
+    """The server's part after the mean is taken: what goes down, and what the server keeps."""
+    server, method = play.settings.method.server, play.settings.method
+    if not mean or isinstance(server, Mean):
+        return mean, {}
+    memory = before.server.read(play.folder.state) if before.server else {}
+    last = last or first_weights(method, play.task, play.shape, play.settings.seed)
+    return server.update(mean, last, memory, present)
 
 
 def work(client: Client, job: Job, report: Report) -> Done:
@@ -149,27 +214,36 @@ def work(client: Client, job: Job, report: Report) -> Done:
     return done
 
 
-def finish(
-    folder: RunFolder,
-    settings: Settings,
-    federation: Federation,
-    task: Classification,
-    notebook: Notebook,
-    clients: list[ClientData],
-    crew: Crew[Any],
-) -> Result:
+def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
     """Score the test images once, with the models that validation chose, and write the results."""
+    folder, settings, federation, clients = (
+        play.folder,
+        play.settings,
+        play.federation,
+        play.clients,
+    )
     chosen = {data.name: folder.state / notebook.candidates[data.name].file for data in clients}
-    jobs = [(data, chosen[data.name]) for data in clients]
-    tested = [
-        {"round": notebook.best, "moment": "merged", "epoch": 0} | row
-        for rows in crew(score_test, jobs)
-        for row in rows
-    ]
-    write_models(folder.path, settings, task, notebook.best, chosen)
+    jobs = [Test(data, (chosen[data.name],), settings.seed) for data in clients]
+    if play.holdout:
+        jobs.append(Test(play.holdout, tuple(chosen.values()), settings.seed, elsewhere=True))
+    moment = "finetuned" if settings.method.schedule.finetune_epochs else "merged"
+    tested, cases, intervals = [], [], {}
+    for done in crew(score_test, jobs):
+        for row, of_cases, of_scores in done:
+            tested.append({"round": notebook.best, "moment": moment, "epoch": 0} | row)
+            cases += of_cases
+            intervals[str(row["site"])] = of_scores
+    same = write_models(folder.path, settings, play.task, play.shape, notebook.best, chosen)
+    folder.write_table("test_cases.csv", cases)
     # Not noted in the notebook: if results.json is not reached, a resumed run cuts this off again.
     folder.append("scores.csv", tested)
     facts = {
+        "score": play.task.score,
+        "metrics": list(play.task.metrics),
+        "task": play.task.kind,
+        "holdout": play.holdout.name if play.holdout else None,
+        "intervals": intervals,
+        "one_global_model": same,
         "chosen_round": notebook.best,
         "validation": notebook.best_score,
         "images_with_gradient": notebook.gradients,
@@ -183,10 +257,42 @@ def finish(
     return Result(folder.path)
 
 
-def score_test(client: Client, job: tuple[ClientData, Path], report: Report) -> list[Row]:
-    """Score a site's test images with the model in a file."""
-    data, path = job
-    return client.test(data, read_tensors(path))
+@dataclass(frozen=True)
+class Test:
+    """A site's test images, and the files with the models to score on them."""
+
+    data: ClientData
+    models: tuple[Path, ...]
+    seed: int
+    elsewhere: bool = False
+    """Whether the site is one that did not train."""
+
+
+Tested = tuple[Row, list[Row], dict[str, tuple[float, float]]]
+"""A site's scores, a row a case, and the scores' intervals."""
+
+
+def score_test(client: Client, job: Test, report: Report) -> list[Tested]:
+    """Score a site's test images; a site that did not train is scored by all models together."""
+    models = [read_tensors(path) for path in job.models]
+    if job.elsewhere:
+        # sites with one model in common have one vote
+        votes = models[:1] if len(models) > 1 and all_equal(models) else models
+        found = [client.test_elsewhere(job.data, votes)]
+    else:
+        found = list(client.test(job.data, models[0]))
+    results: list[Tested] = []
+    for (row, scorer), site in zip(found, job.data.sites, strict=True):
+        cases: list[Row] = [{"site": site.name, **of} for of in scorer.by_case()]
+        numbers, statistics = scorer.statistics()
+        patient = dict(zip(site.cases.tolist(), site.groups.tolist(), strict=True))
+        patients = np.array([patient[number] for number in numbers])
+        intervals = {
+            name: scored_by_chance(of, patients, derive_seed(job.seed, "interval", site.name, name))
+            for name, of in statistics.items()
+        }
+        results.append((row, cases, intervals))
+    return results
 
 
 def describe(payload: Payload, round: int, site: str, direction: str) -> list[Row]:
@@ -204,17 +310,18 @@ def describe(payload: Payload, round: int, site: str, direction: str) -> list[Ro
     ]
 
 
-def mean_scores(rows: list[Row], settings: Settings, round: int) -> tuple[float, float]:
+def mean_scores(rows: list[Row], settings: Settings, task: Task, round: int) -> tuple[float, float]:
     """Means over the sites of validation score and loss just after the merge of ``round``."""
+    moment = "finetuned" if settings.method.schedule.finetune_epochs else "merged"
     chosen = [
         row
         for row in rows
         if row["round"] == round
-        and row["moment"] == "merged"
+        and row["moment"] == moment
         and row["model"] == settings.method.local.predicts
     ]
     score, loss = (
-        sum(float(str(row[name])) for row in chosen) / len(chosen)
-        for name in (Classification.score, "loss")
+        float(np.nanmean([float(str(row[name])) for row in chosen]))
+        for name in (task.score, "loss")
     )
     return score, loss

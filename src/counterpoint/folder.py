@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,22 +31,9 @@ from counterpoint.methods import Method
 from counterpoint.payload import Payload
 from counterpoint.settings import Settings, as_dict, from_dict, to_yaml
 
-SCORES = [
-    "round",
-    "site",
-    "model",
-    "moment",
-    "epoch",
-    "stage",
-    "split",
-    "macro_f1",
-    "accuracy",
-    "auc",
-    "loss",
-    "train_loss",
-]
+SCORES = ["round", "site", "model", "moment", "epoch", "stage", "split"]
+LOSSES = ["loss", "train_loss"]
 PAYLOADS = ["round", "site", "direction", "name", "shape", "bytes"]
-LOGS = {"scores.csv": SCORES, "payloads.csv": PAYLOADS}
 
 
 class Kept(NamedTuple):
@@ -72,7 +60,10 @@ class Notebook:
     Attributes:
         round: the last round that is complete, from 1; 0 before the first.
         states: for each site, its state.
-        mean: the round's mean.
+        mean: what went down after the round, by the names of all rounds.
+        fresh: the names in it that are of this round.
+        server: what the server keeps beside it.
+        visits: for each site, the last round that it took part in.
         best: round chosen so far by validation, 0 for none.
         best_score: its mean validation score.
         best_loss: its mean validation loss.
@@ -84,6 +75,9 @@ class Notebook:
     round: int = 0
     states: dict[str, Kept] = field(default_factory=dict)
     mean: Kept | None = None
+    server: Kept | None = None
+    fresh: list[str] = field(default_factory=list)
+    visits: dict[str, int] = field(default_factory=dict)
     best: int = 0
     best_score: float = -1.0
     best_loss: float = 0.0
@@ -95,7 +89,7 @@ class Notebook:
     def files(self) -> set[Kept]:
         """All files that the notebook needs."""
         kept = {*self.states.values(), *self.candidates.values()}
-        return kept | {self.mean} if self.mean else kept
+        return kept | {one for one in (self.mean, self.server) if one}
 
     @classmethod
     def parse(cls, body: str) -> "Notebook":
@@ -103,7 +97,8 @@ class Notebook:
         values = json.loads(body)
         for name in ("states", "candidates"):
             values[name] = {site: Kept(*kept) for site, kept in values[name].items()}
-        values["mean"] = Kept(*values["mean"]) if values["mean"] else None
+        for name in ("mean", "server"):
+            values[name] = Kept(*values[name]) if values[name] else None
         return cls(**values)
 
 
@@ -115,12 +110,19 @@ class RunFolder:
         self.state = path / "state"
 
     @classmethod
-    def create(cls, path: Path, settings: Settings, facts: Mapping[str, object]) -> "RunFolder":
+    def create(
+        cls,
+        path: Path,
+        settings: Settings,
+        metrics: Sequence[str],
+        facts: Mapping[str, object],
+    ) -> "RunFolder":
         """Make a new run folder.
 
         Args:
             path: must not exist, or be empty.
             settings: saved as ``settings.yaml``.
+            metrics: names of the scores, for the columns of ``scores.csv``.
             facts: what a resumed run must find unchanged, such as the data's fingerprint.
 
         Raises:
@@ -131,9 +133,10 @@ class RunFolder:
         folder, was_there = cls(path), path.exists()
         try:
             folder.state.mkdir(parents=True, exist_ok=True)
-            for log, columns in LOGS.items():
-                write_text(path / log, ",".join(columns) + "\n")
-            facts = {**facts, "settings": fingerprint(settings)}
+            logs = {"scores.csv": [*SCORES, *metrics, *LOSSES], "payloads.csv": PAYLOADS}
+            for log, columns in logs.items():
+                write_text(path / log, _csv_line({c: c for c in columns}, columns))
+            facts = {**facts, "settings": fingerprint(settings), "columns": logs}
             write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
             write_text(path / "settings.yaml", to_yaml(settings))
         except (OSError, StateError) as error:
@@ -230,7 +233,16 @@ class RunFolder:
 
     def append(self, log: str, rows: Sequence[Mapping[str, object]]) -> int:
         """Append rows to a log and return its length in bytes."""
-        return append_text(self.path / log, "".join(_csv_line(row, LOGS[log]) for row in rows))
+        columns = self._columns[log]
+        return append_text(self.path / log, "".join(_csv_line(row, columns) for row in rows))
+
+    @cached_property
+    def _columns(self) -> dict[str, list[str]]:
+        """Columns of the logs."""
+        columns = self.facts().get("columns")
+        if not isinstance(columns, dict):
+            raise StateError(f"{self.state / 'facts.json'} was written by another version")
+        return columns
 
     def latest(self) -> tuple[Notebook, list[str]]:
         """The newest notebook that is whole, and a sentence for each damaged one before it.
@@ -259,7 +271,8 @@ class RunFolder:
                 f"no saved round of {self.path} is whole: {'; '.join(damaged)}. "
                 "Start again with another --out"
             )
-        self._cut_back({log: len(",".join(columns)) + 1 for log, columns in LOGS.items()})
+        heads = {log: _csv_line({c: c for c in cs}, cs) for log, cs in self._columns.items()}
+        self._cut_back({log: len(head.encode()) for log, head in heads.items()})
         return Notebook(), []
 
     def _sweep(self) -> None:
@@ -315,6 +328,12 @@ class RunFolder:
     def _read_quickly(self, page: Path) -> set[str]:
         body = page.read_text(encoding="utf-8").partition("\n")[2]
         return {kept.file for kept in Notebook.parse(body).files}
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Write a CSV in one stroke; its columns are those of the first row."""
+        columns = list(rows[0]) if rows else []
+        lines = [_csv_line(row, columns) for row in [{c: c for c in columns}, *rows]]
+        write_text(self.path / name, "".join(lines))
 
     def write_results(self, results: Mapping[str, object]) -> None:
         """Write ``results.json``, which makes the run finished."""

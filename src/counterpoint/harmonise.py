@@ -13,16 +13,23 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from counterpoint.payload import Payload
-from counterpoint.spectrum import half_width, normalise_amplitude, normalise_mean, take_band
+from counterpoint.spectrum import (
+    half_width,
+    half_widths_of,
+    normalise_amplitude,
+    normalise_mean,
+    take_band,
+)
 
 
 class AmplitudeLayer(nn.Module):
-    """Input layer that gives images (N, C, H, W) in 0..1 a common amplitude.
+    """Input layer that gives images (N, C, H, W), or volumes, in 0..1 a common amplitude.
 
-    Buffers: ``amplitude`` (C, rows, columns), or (C,) for ``dc``; ``ready`` is set by the first
-    training batch (before that, images pass as they are), ``frozen`` by :meth:`freeze`.
+    ``shape`` is (C, H, W) or (C, D, H, W). Buffers: ``amplitude`` (C, rows, columns), or (C,) for
+    ``dc``; ``ready`` is set by the first training batch (before that, images pass as they are),
+    ``frozen`` by :meth:`freeze`.
 
-    >>> layer = AmplitudeLayer(channels=1, height=8, width=8, band="full", momentum=0.1)
+    >>> layer = AmplitudeLayer((1, 8, 8), band="full", momentum=0.1)
     >>> _ = layer.train()(torch.rand(4, 1, 8, 8))
     >>> layer.freeze()
     >>> layer.eval()(torch.rand(2, 1, 8, 8)).shape
@@ -34,24 +41,21 @@ class AmplitudeLayer(nn.Module):
     frozen: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        height: int,
-        width: int,
-        band: Literal["full", "dc"] | float,
-        momentum: float,
+        self, shape: tuple[int, ...], band: Literal["full", "dc"] | float, momentum: float
     ) -> None:
         super().__init__()
-        self.shape = (channels, height, width)
+        self.shape = shape
         self.band, self.momentum = band, momentum
         self.statistics_frozen = False  # see layers.frozen_statistics
-        shape: tuple[int, ...] = (channels,)
+        channels, *rows, columns = shape
         if band == "full":
-            shape = (channels, height, width // 2 + 1)
-        elif not isinstance(band, str):
-            bh, bw = half_width(height, band), half_width(width, band)
-            shape = (channels, 2 * bh + 1, bw + 1)
-        self.register_buffer("amplitude", torch.zeros(shape))
+            kept = (channels, *rows, columns // 2 + 1)
+        elif isinstance(band, str):
+            kept = (channels,)
+        else:
+            sides = [2 * half_width(side, band) + 1 for side in rows]
+            kept = (channels, *sides, half_width(columns, band) + 1)
+        self.register_buffer("amplitude", torch.zeros(kept))
         self.register_buffer("ready", torch.tensor(False))
         self.register_buffer("frozen", torch.tensor(False))
 
@@ -61,14 +65,14 @@ class AmplitudeLayer(nn.Module):
 
     @torch.no_grad()
     def batch_amplitude(self, images: Tensor) -> Tensor:
-        """Mean amplitude of a batch (N, C, H, W), shaped like ``amplitude``."""
+        """Mean amplitude of a batch (N, C, ...), shaped like ``amplitude``."""
+        space = tuple(range(2, images.dim()))
         if self.band == "dc":
-            mean: Tensor = images.sum(dim=(-2, -1)).abs().mean(0)
+            mean: Tensor = images.sum(dim=space).abs().mean(0)
             return mean
-        spectrum = torch.fft.rfft2(images)
+        spectrum = torch.fft.rfftn(images, dim=space)
         if self.band != "full":
-            rows, columns = self.amplitude.shape[-2:]
-            spectrum = take_band(spectrum, rows // 2, columns - 1)
+            spectrum = take_band(spectrum, *half_widths_of(self.amplitude))
         amplitude: Tensor = spectrum.abs().mean(0)
         return amplitude
 
@@ -85,7 +89,7 @@ class AmplitudeLayer(nn.Module):
         self.frozen.fill_(True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Harmonise images (N, C, H, W).
+        """Harmonise images (N, C, ...).
 
         Raises:
             ValueError: if the images have another size than the layer.
@@ -112,8 +116,8 @@ class Harmoniser(Protocol):
 
     kind: ClassVar[str]
 
-    def layer(self, channels: int, size: int) -> nn.Module:
-        """Make the input layer for square images of ``size`` pixels."""
+    def layer(self, shape: tuple[int, ...]) -> nn.Module:
+        """Make the input layer for images of ``shape`` (C, H, W) or (C, D, H, W)."""
         ...
 
     def share(self, layer: nn.Module) -> Payload:
@@ -145,9 +149,9 @@ class AmplitudeNormalisation:
         if not 0 <= self.momentum <= 1:
             raise ValueError("harmonise.momentum must lie between 0 and 1")
 
-    def layer(self, channels: int, size: int) -> nn.Module:
-        """Make the input layer for square images of ``size`` pixels."""
-        return AmplitudeLayer(channels, size, size, self.band, self.momentum)
+    def layer(self, shape: tuple[int, ...]) -> nn.Module:
+        """Make the input layer."""
+        return AmplitudeLayer(shape, self.band, self.momentum)
 
     def share(self, layer: nn.Module) -> Payload:
         """What leaves the site: the amplitude, until it is frozen."""
@@ -171,7 +175,7 @@ class NoHarmoniser:
 
     kind: ClassVar[str] = "none"
 
-    def layer(self, channels: int, size: int) -> nn.Module:
+    def layer(self, shape: tuple[int, ...]) -> nn.Module:
         """An identity."""
         return nn.Identity()
 

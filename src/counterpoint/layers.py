@@ -4,11 +4,13 @@ Deciding by name is a known trap: ``'bn' in name`` finds no layer of a stock Den
 and a FedBN built on it silently is FedAvg.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch  # noqa: F401  (in examples)
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvTransposeNd
 
 NORMALISATION = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Normalisation layers: batch and instance norms, group, layer and RMS norm, and subclasses."""
@@ -76,6 +78,53 @@ def spectral_weights(network: nn.Module) -> set[str]:
         for prefix, module in network.named_modules()
         if isinstance(module, SPECTRAL)
     }
+
+
+def head_name(network: nn.Module) -> str:
+    """Name of the last layer with weights, which gives the outputs, in the order of registration.
+
+    Raises:
+        ValueError: if no layer has weights that could be a head.
+
+    >>> head_name(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    '2'
+    """
+    layers = [n for n, m in network.named_modules() if isinstance(m, (*SPECTRAL, _ConvTransposeNd))]
+    if not layers:
+        raise ValueError("this network has no linear or convolution layer, so it has no head")
+    return str(layers[-1])
+
+
+def head_parameters(network: nn.Module) -> set[str]:
+    """Names of the head's parameters; see :func:`head_name`.
+
+    >>> sorted(head_parameters(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 3))))
+    ['2.bias', '2.weight']
+    """
+    name = head_name(network)
+    return set(_names(name, network.get_submodule(name).named_parameters()))
+
+
+@contextmanager
+def watched_features(network: nn.Module) -> Iterator[Callable[[], Tensor]]:
+    """Give a function that returns what entered the head in the last forward pass, (N, F, ...).
+
+    >>> network = nn.Sequential(nn.Identity(), nn.Linear(2, 3))
+    >>> with watched_features(network) as features:
+    ...     _ = network(torch.ones(1, 2))
+    ...     features()
+    tensor([[1., 1.]])
+    """
+    seen: list[Tensor] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[:] = inputs[:1]
+
+    hook = network.get_submodule(head_name(network)).register_forward_pre_hook(watch)
+    try:
+        yield lambda: seen[0]
+    finally:
+        hook.remove()
 
 
 def batch_norms(network: nn.Module) -> list[_NormBase]:

@@ -6,6 +6,7 @@ batch norm's running statistics: they would count every batch twice, at weights 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,33 @@ from torch.optim import Optimizer
 from counterpoint.layers import frozen_statistics
 
 
+@dataclass(frozen=True)
+class Perturbation:
+    """How far, and measured how, the weights are moved for the second gradient.
+
+    ``length`` is HarmoFL's alpha (0.05), which is the rho of sharpness-aware minimisation (Foret et
+    al., ICLR 2021). With ``adaptive``, directions are scaled by the size of each weight (ASAM, Kwon
+    et al., ICML 2021): delta = rho * t^2 g / ||t g|| with t = |w| + 0.01.
+    """
+
+    length: float
+    adaptive: bool = False
+
+    def of(self, weights: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        """The perturbation delta of each weight."""
+        scales = [w.abs() + 0.01 for w in weights] if self.adaptive else None
+        steep = torch._foreach_mul(gradients, scales) if scales else gradients
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(steep)))
+        length = self.length / (norm + 1e-12)
+        return [g * length for g in (torch._foreach_mul(steep, scales) if scales else steep)]
+
+
 def perturbed_step(
     model: nn.Module,
     optimizer: Optimizer,
     loss: Tensor,
     loss_again: Callable[[], Tensor],
-    alpha: float,
+    perturbation: Perturbation,
 ) -> None:
     """One optimiser step with weight perturbation.
 
@@ -28,13 +50,12 @@ def perturbed_step(
         optimizer: any optimiser; its weight decay is not part of the ascent direction.
         loss: the loss at the present weights, with its graph.
         loss_again: computes the loss on the same batch anew, at the perturbed weights.
-        alpha: length of the perturbation (0.05 in the paper); 0 leaves the plain step, at the
-            price of two passes.
+        perturbation: its length (0.05 in the paper) and how it is measured.
 
     >>> w = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(w.weight, 2.0)
     >>> loss = lambda: (w.weight**2).sum() / 2  # gradient = w
-    >>> perturbed_step(w, torch.optim.SGD(w.parameters(), lr=1.0), loss(), loss, alpha=0.5)
+    >>> perturbed_step(w, torch.optim.SGD(w.parameters(), lr=1.0), loss(), loss, Perturbation(0.5))
     >>> w.weight.item()  # 2 - (2 + 0.5)
     -0.5
     """
@@ -43,13 +64,9 @@ def perturbed_step(
     moved = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad for p in moved if p.grad is not None]
     with torch.no_grad():
-        norm = torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(g) for g in gradients])
-        )
-        scale = alpha / (norm + 1e-12)
         kept = [p.clone() for p in moved]
-        for parameter, gradient in zip(moved, gradients, strict=True):
-            parameter.add_(gradient * scale)
+        for parameter, delta in zip(moved, perturbation.of(kept, gradients), strict=True):
+            parameter.add_(delta)
     optimizer.zero_grad()
     with frozen_statistics(model):
         loss_again().backward()  # type: ignore[no-untyped-call]

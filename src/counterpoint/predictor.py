@@ -14,12 +14,11 @@ from counterpoint.harmonise import HARMONISERS, Harmoniser
 from counterpoint.models import MODELS, build_network, find_model
 from counterpoint.statistics import Statistics, drop_running_statistics
 
-CHANNELS = 3
-FORMAT = "counterpoint-model-1"
+FORMAT = "counterpoint-model-2"
 
 
 class Predictor(nn.Module):
-    """Images (N, 3, S, S) in 0..1, harmonised, moved to -1..1, through the network.
+    """Images (N, C, S, S) in 0..1, or volumes, harmonised, moved to -1..1, through the network.
 
     Harmonising comes before the shift to -1..1: the sign of an image's mean belongs to its
     phase, and should not depend on whether the image is brighter than mid-grey.
@@ -31,7 +30,7 @@ class Predictor(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """The network's output, for classification logits (N, classes)."""
+        """The network's output: logits (N, classes), for segmentation (N, classes, *space)."""
         output: Tensor = self.network(self.harmonise(images) * 2 - 1)
         return output
 
@@ -40,26 +39,28 @@ def build_predictor(
     model: str,
     model_options: Mapping[str, Any],
     outputs: int,
-    image_size: int,
+    shape: tuple[int, ...],
     harmonise: Harmoniser,
     statistics: Statistics,
+    dense: bool = False,
 ) -> Predictor:
-    """Make a predictor with fresh weights.
+    """Make a predictor with fresh weights for images of ``shape`` (C, H, W) or (C, D, H, W).
 
     Raises:
         SettingsError: if the network can't be made or does not fit the task.
     """
-    network = build_network(model, model_options, outputs, CHANNELS, image_size)
+    network = build_network(model, model_options, outputs, shape, dense)
     if statistics == "batch":
         drop_running_statistics(network)
-    return Predictor(harmonise.layer(CHANNELS, image_size), network)
+    return Predictor(harmonise.layer(shape), network)
 
 
 def model_card(
     model: str,
     model_options: Mapping[str, Any],
+    task: str,
     classes: tuple[str, ...],
-    image_size: int,
+    shape: tuple[int, ...],
     harmonise: Harmoniser,
     statistics: Statistics,
     **facts: object,
@@ -69,9 +70,10 @@ def model_card(
         "format": FORMAT,
         "model": model,
         "model_options": dict(model_options),
+        "task": task,
         "classes": list(classes),
-        "image_size": image_size,
-        "input": f"RGB images (N, 3, {image_size}, {image_size}), values 0 to 1",
+        "shape": list(shape),
+        "input": f"images (N, {', '.join(str(side) for side in shape)}), values 0 to 1",
         "harmonise": {"kind": harmonise.kind} | asdict(harmonise),  # type: ignore[call-overload]
         "statistics": statistics,
     }
@@ -89,7 +91,7 @@ def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
     answers depend on them, and one image alone may not be enough.
 
     Returns:
-        The predictor, in evaluation mode, and its card: classes, image size, method, round, site.
+        The predictor, in evaluation mode, and its card: task, classes, shape, method, round, site.
 
     Raises:
         StateError: if the file is no model of a run.
@@ -111,9 +113,10 @@ def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
             card["model"],
             card["model_options"],
             len(card["classes"]),
-            card["image_size"],
+            tuple(card["shape"]),
             part(**harmonise),
             card["statistics"],
+            dense=card["task"] == "segmentation",
         )
         predictor.load_state_dict(read_tensors(path))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

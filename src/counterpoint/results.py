@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pandas as pd
@@ -17,9 +17,10 @@ from counterpoint.files import read_tensors, write_tensors
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
 from counterpoint.settings import Settings
-from counterpoint.tasks import Classification
+from counterpoint.tasks import Task
 
-METRICS = ["macro_f1", "accuracy", "auc", "loss"]
+TEXTS = ("site", "model", "moment", "stage", "split", "direction", "name", "shape")
+"""Columns of the logs that hold texts; all others are numbers."""
 
 
 class Result:
@@ -57,8 +58,14 @@ class Result:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Test scores, a row a site: macro_f1, accuracy, auc (0..1) and loss."""
-        return pd.DataFrame.from_dict(self.results["test"], orient="index", columns=METRICS)
+        """Test scores, a row a site: macro_f1, accuracy, auc (0..1), or dice, iou, ..., and loss."""
+        columns = [*self.results["metrics"], "loss"]
+        return pd.DataFrame.from_dict(self.results["test"], orient="index", columns=columns)
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        """A row a test image (or volume): what was predicted, or how well."""
+        return read_log(self.path / "test_cases.csv")
 
     def model(self, site: str | None = None) -> Predictor:
         """Load a site's model, or the global one where the method has one.
@@ -78,13 +85,14 @@ class Result:
 def read_log(path: Path) -> pd.DataFrame:
     """Read one of a run's CSV files; site names stay as they are."""
     try:
-        numbers = [*METRICS, "train_loss"]
+        texts = dict.fromkeys((*TEXTS, "class", "predicted"), str)
+        columns = pd.read_csv(path, nrows=0).columns
         # only in columns of numbers does an empty cell mean NaN: a site may well be called NA
         return pd.read_csv(
             path,
-            dtype={"site": str},
+            dtype=texts,
             keep_default_na=False,
-            na_values={n: ["", "nan"] for n in numbers},
+            na_values={n: ["", "nan"] for n in columns if n not in texts},
         )
     except (OSError, ValueError) as error:
         raise StateError(f"{path} can't be read: {error}") from error
@@ -98,38 +106,54 @@ def _personal(folder: Path, site: str) -> Path:
     return folder / "personal" / f"{name}.safetensors"
 
 
-def write_models(
-    out: Path, settings: Settings, task: Classification, round: int, chosen: Mapping[str, Path]
-) -> None:
-    """Write every site's model and, if all sites have the same, the global one.
+def all_equal(models: Sequence[Payload]) -> bool:
+    """Tell whether models are the same in all floating-point tensors.
 
-    Models are the same if all their floating-point tensors are: how many batches a site has
-    counted is its own matter.
+    How many batches a site has counted is its own matter.
     """
+    first = models[0]
+    return all(
+        torch.equal(tensor, model[name])
+        for model in models[1:]
+        for name, tensor in first.items()
+        if tensor.is_floating_point()
+    )
+
+
+def write_models(
+    out: Path,
+    settings: Settings,
+    task: Task,
+    shape: tuple[int, ...],
+    round: int,
+    chosen: Mapping[str, Path],
+) -> bool:
+    """Write every site's model and, if all sites have the same, the global one; tell if so."""
     method, folder = settings.method, out / "models"
     first: Payload = {}
     same = True
     for name, path in chosen.items():
         model = read_tensors(path)
         first = first or model
-        same = same and all(
-            torch.equal(tensor, model[k])
-            for k, tensor in first.items()
-            if tensor.is_floating_point()
-        )
+        same = same and all_equal([first, model])
         if not method.pooled:
-            write_tensors(_personal(folder, name), model, _card(settings, task, round, site=name))
+            card = _card(settings, task, shape, round, site=name)
+            write_tensors(_personal(folder, name), model, card)
     if same:
-        write_tensors(folder / "global.safetensors", first, _card(settings, task, round))
+        write_tensors(folder / "global.safetensors", first, _card(settings, task, shape, round))
+    return same
 
 
-def _card(settings: Settings, task: Classification, round: int, **facts: object) -> dict[str, str]:
+def _card(
+    settings: Settings, task: Task, shape: tuple[int, ...], round: int, **facts: object
+) -> dict[str, str]:
     method = settings.method
     return model_card(
         method.schedule.model,
         method.schedule.model_options,
+        task.kind,
         task.classes,
-        method.schedule.image_size,
+        shape,
         method.harmonise,
         method.statistics,
         method=method.name,
@@ -165,8 +189,10 @@ def summarise(
 ) -> dict[str, object]:
     """The content of ``results.json``, from what the run has logged."""
     scores, payloads = read_log(path / "scores.csv"), read_log(path / "payloads.csv")
-    test = scores[scores["split"] == "test"].set_index("site")[METRICS]
-    drops = retrogress(scores)
+    score, metrics = str(facts["score"]), [*cast("list[str]", facts["metrics"]), "loss"]
+    test = scores[scores["split"] == "test"].set_index("site")[metrics]
+    own = test.drop(index=[facts["holdout"]] if facts["holdout"] else [])
+    drops = retrogress(scores, score)
     per_site = payloads.groupby(["round", "site", "direction"])["bytes"].sum()
     sites = len(federation.sites)
     rounds = settings.method.schedule.rounds
@@ -176,8 +202,8 @@ def summarise(
         "data": federation.name,
         "protocol": federation.protocol,
         "test": {site: _plain(row) for site, row in test.iterrows()},
-        "mean": _plain(test.mean()),
-        "worst_site": str(test["macro_f1"].idxmin()),
+        "mean": _plain(own.mean()),
+        "worst_site": str(own[score].idxmin()) if own[score].notna().any() else str(own.index[0]),
         "retrogress": {
             model: {
                 "mean": float(rows["retrogress"].mean()),

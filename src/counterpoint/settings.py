@@ -20,7 +20,8 @@ from counterpoint.errors import SettingsError, nearest
 from counterpoint.harmonise import HARMONISERS
 from counterpoint.local import LOCAL_UPDATES
 from counterpoint.methods import Method, absolute, find_method
-from counterpoint.methods.method import Count
+from counterpoint.ranges import Count
+from counterpoint.server_update import SERVER_UPDATES
 
 Part = TypeVar("Part")
 
@@ -28,6 +29,7 @@ CHOICES: dict[str, Mapping[str, type[Any]]] = {
     "harmonise": HARMONISERS,
     "local": LOCAL_UPDATES,
     "aggregation": AGGREGATIONS,
+    "server": SERVER_UPDATES,
 }
 """Parts of a method that are chosen by kind, and the kinds there are."""
 
@@ -38,12 +40,17 @@ class Data:
 
     name: str
     root: str | None = None
+    task: Literal["classification", "segmentation"] = "classification"
     protocol: str | None = None
     sites: tuple[str, ...] | None = None
+    holdout: str | None = None
     classes: tuple[str, ...] | None = None
     train_limit: int | Literal["smallest"] | None = None
     split_seed: int | None = None
     """Seed of a split that is made; the run's where left open."""
+    volumes: Literal["slices", "patches", "whole"] | None = None
+    neighbours: bool | None = None
+    window: tuple[float, float] | None = None
     skip_bad: bool = False
 
 
@@ -90,6 +97,8 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     source = absolute(method) if isinstance(method, str) else method.name
     found = find_method(method) if isinstance(method, str) else method
     flat = dict(flatten(overrides))
+    if flat.get("data.task", flat.get("task")) == "segmentation":
+        found = dataclasses.replace(found, schedule=found.segmentation)
     parts = {name: _choose(name, getattr(found, name), flat) for name in CHOICES}
     settings = Settings(
         method=dataclasses.replace(found, **parts), data=Data(name=data), source=source
@@ -112,7 +121,9 @@ def _apply(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Sett
         for section in ("schedule", *CHOICES)
         if section in changes
     }
-    parts |= {k: top.pop(k) for k in ("perturbation", "statistics", "pooled") if k in top}
+    parts |= {
+        k: top.pop(k) for k in ("perturbation", "adaptive", "statistics", "pooled") if k in top
+    }
     return _replace(
         settings,
         "",
@@ -193,12 +204,13 @@ def as_dict(settings: Settings) -> dict[str, Any]:
         plain[name] = {"kind": part.kind} | dataclasses.asdict(part)
     plain |= {
         "perturbation": method.perturbation,
+        "adaptive": method.adaptive,
         "statistics": method.statistics,
         "pooled": method.pooled,
         "schedule": dataclasses.asdict(method.schedule),
         "machine": dataclasses.asdict(settings.machine),
     }
-    for name in ("sites", "classes"):
+    for name in ("sites", "classes", "window"):
         if plain["data"][name] is not None:
             plain["data"][name] = list(plain["data"][name])
     return plain

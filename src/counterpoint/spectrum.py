@@ -64,18 +64,30 @@ def band_rows(height: int, b: int, device: torch.device | None = None) -> Tensor
     return torch.arange(-b, b + 1, device=device) % height
 
 
-def take_band(spectrum: Tensor, bh: int, bw: int) -> Tensor:
-    """Cut the band (..., 2bh+1, bw+1) out of a half-plane spectrum (..., H, W//2+1)."""
-    rows = band_rows(spectrum.shape[-2], bh, spectrum.device)
-    return spectrum[..., : bw + 1].index_select(-2, rows)
+def take_band(spectrum: Tensor, *half_widths: int) -> Tensor:
+    """Cut the band (..., 2b+1, b'+1) out of a half-plane spectrum (..., H, W//2+1).
+
+    One half-width an axis; for volumes there are three axes.
+    """
+    band = spectrum[..., : half_widths[-1] + 1]
+    for axis, b in zip(range(-len(half_widths), -1), half_widths, strict=False):
+        band = band.index_select(axis, band_rows(spectrum.shape[axis], b, spectrum.device))
+    return band
 
 
-def add_to_band(spectrum: Tensor, delta: Tensor) -> Tensor:
-    """Return ``spectrum`` with ``delta`` (..., 2bh+1, bw+1) added to its band."""
-    bh, bw = delta.shape[-2] // 2, delta.shape[-1] - 1
-    rows = band_rows(spectrum.shape[-2], bh, spectrum.device)
+def add_to_band(spectrum: Tensor, delta: Tensor, axes: int = 2) -> Tensor:
+    """Return ``spectrum`` with ``delta`` (..., 2b+1, b'+1) added to its band over so many axes."""
+    places: list[Tensor] = []
+    for axis in range(-axes, 0):
+        length = delta.shape[axis]
+        along = (
+            torch.arange(length, device=spectrum.device)
+            if axis == -1
+            else band_rows(spectrum.shape[axis], length // 2, spectrum.device)
+        )
+        places.append(along.view(-1, *[1] * (-1 - axis)))
     result = spectrum.clone()
-    result[..., : bw + 1].index_add_(-2, rows, delta)
+    result[(..., *places)] += delta  # type: ignore[index]  # no frequency is in a band twice
     return result
 
 
@@ -140,30 +152,40 @@ def change_low_frequencies(weight: Tensor, change: Tensor) -> Tensor:
     return weight + matrix_to_weight(moved, weight.shape)
 
 
+def half_widths_of(band: Tensor) -> tuple[int, ...]:
+    """Half-widths of a band (C, 2b+1, ..., b'+1).
+
+    >>> half_widths_of(torch.zeros(3, 5, 7, 3))
+    (2, 3, 2)
+    """
+    return (*(side // 2 for side in band.shape[1:-1]), band.shape[-1] - 1)
+
+
 def normalise_amplitude(images: Tensor, amplitude: Tensor) -> Tensor:
     """Give images (N, C, H, W) the ``amplitude`` and leave them their own phase (eq. 4).
 
     ``amplitude`` is the band (C, 2bh+1, bw+1) of a common amplitude, or the whole half plane
-    (C, H, W//2+1). Frequencies outside the band stay the image's own.
+    (C, H, W//2+1). Frequencies outside the band stay the image's own. Volumes (N, C, D, H, W) and
+    their amplitudes have one axis more.
 
     >>> x = torch.rand(2, 3, 8, 8)
     >>> y = normalise_amplitude(x, torch.fft.rfft2(x[0]).abs())
     >>> torch.allclose(y[0], x[0], atol=1e-6)
     True
     """
-    spectrum = torch.fft.rfft2(images)
-    if amplitude.shape[-2:] == spectrum.shape[-2:]:
+    space = tuple(range(2, images.dim()))
+    spectrum = torch.fft.rfftn(images, dim=space)
+    if amplitude.shape[1:] == spectrum.shape[2:]:
         spectrum = amplitude * unit_phase(spectrum)
     else:
-        bh, bw = amplitude.shape[-2] // 2, amplitude.shape[-1] - 1
-        own = take_band(spectrum, bh, bw)
-        spectrum = add_to_band(spectrum, amplitude * unit_phase(own) - own)
-    harmonised: Tensor = torch.fft.irfft2(spectrum, s=images.shape[-2:])
+        own = take_band(spectrum, *half_widths_of(amplitude))
+        spectrum = add_to_band(spectrum, amplitude * unit_phase(own) - own, axes=len(space))
+    harmonised: Tensor = torch.fft.irfftn(spectrum, s=images.shape[2:], dim=space)
     return harmonised
 
 
 def normalise_mean(images: Tensor, amplitude: Tensor) -> Tensor:
-    """Replace only the zero-frequency amplitude (C,) of images (N, C, H, W); no transform needed.
+    """Replace only the zero-frequency amplitude (C,) of images (N, C, ...); no transform needed.
 
     This is what the released HarmoFL code computes: a shift of each channel's mean,
     x + (sign(DC) * A - DC) / (H * W), where DC is the channel's sum.
@@ -171,7 +193,8 @@ def normalise_mean(images: Tensor, amplitude: Tensor) -> Tensor:
     >>> normalise_mean(torch.ones(1, 1, 2, 2), torch.tensor([8.0])).unique()
     tensor([2.])
     """
-    pixels = images.shape[-2] * images.shape[-1]
-    mean = images.mean(dim=(-2, -1), keepdim=True)
+    space = tuple(range(2, images.dim()))
+    pixels = images.shape[2:].numel()
+    mean = images.mean(dim=space, keepdim=True)
     sign = torch.where(mean < 0, -1.0, 1.0)
-    return images + (sign * (amplitude / pixels)[:, None, None] - mean)
+    return images + (sign * (amplitude / pixels).view(-1, *[1] * len(space)) - mean)

@@ -6,6 +6,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import other_buffers
 from counterpoint.payload import Payload
 
@@ -24,11 +25,11 @@ class AllWeights:
 
     kind: ClassVar[str] = "all"
 
-    def share(self, network: nn.Module, progress: float) -> Payload:
+    def share(self, network: nn.Module, exchange: Exchange) -> Payload:
         """What leaves the site: every parameter."""
         tensors = dict(network.named_parameters()) | other_buffers(network)
         return {name: tensor.detach().float().clone() for name, tensor in tensors.items()}
 
-    def merge(self, network: nn.Module, mean: Payload, progress: float) -> None:
+    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
         """Take the mean as it is."""
         merge_plainly(network, mean)

@@ -6,6 +6,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from counterpoint.aggregation.all import AllWeights, merge_plainly
+from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import normalisation_parameters
 from counterpoint.payload import Payload
 
@@ -16,12 +17,12 @@ class ExceptNormalisation:
 
     kind: ClassVar[str] = "except-normalisation"
 
-    def share(self, network: nn.Module, progress: float) -> Payload:
+    def share(self, network: nn.Module, exchange: Exchange) -> Payload:
         """What leaves the site: every parameter outside normalisation layers."""
         local = normalisation_parameters(network)
-        shared = AllWeights().share(network, progress)
+        shared = AllWeights().share(network, exchange)
         return {name: tensor for name, tensor in shared.items() if name not in local}
 
-    def merge(self, network: nn.Module, mean: Payload, progress: float) -> None:
+    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
         """Take the mean as it is."""
         merge_plainly(network, mean)

@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from counterpoint.aggregation.exchange import Exchange
 from counterpoint.payload import Payload
 
 
@@ -14,9 +15,9 @@ class Nothing:
 
     kind: ClassVar[str] = "none"
 
-    def share(self, network: nn.Module, progress: float) -> Payload:
+    def share(self, network: nn.Module, exchange: Exchange) -> Payload:
         """Nothing."""
         return {}
 
-    def merge(self, network: nn.Module, mean: Payload, progress: float) -> None:
+    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
         """Nothing to take."""

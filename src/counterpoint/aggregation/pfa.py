@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from counterpoint.aggregation.all import merge_plainly
+from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import normalisation_parameters, other_buffers, spectral_weights
 from counterpoint.payload import Payload
 from counterpoint.spectrum import change_low_frequencies, low_frequencies
@@ -38,9 +39,9 @@ class ProgressiveFourier:
         """Fraction of each side in the band when ``progress`` = t/T of the rounds are over."""
         return self.start + progress * (self.end - self.start)
 
-    def share(self, network: nn.Module, progress: float) -> Payload:
+    def share(self, network: nn.Module, exchange: Exchange) -> Payload:
         """What leaves the site: bands of convolution and linear weights, other parameters whole."""
-        radius, spectral = self.radius(progress), spectral_weights(network)
+        radius, spectral = self.radius(exchange.progress), spectral_weights(network)
         local = normalisation_parameters(network)
         payload: Payload = {}
         for name, parameter in network.named_parameters():
@@ -55,9 +56,9 @@ class ProgressiveFourier:
         return payload | {n: b.detach().float().clone() for n, b in other_buffers(network).items()}
 
     @torch.no_grad()
-    def merge(self, network: nn.Module, mean: Payload, progress: float) -> None:
+    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
         """Take the mean back in; the network must still hold the weights that were shared."""
-        radius, spectral = self.radius(progress), spectral_weights(network)
+        radius, spectral = self.radius(exchange.progress), spectral_weights(network)
         for name, parameter in network.named_parameters():
             band = low_frequencies(parameter.float(), radius) if name in spectral else None
             if band is not None:

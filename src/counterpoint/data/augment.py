@@ -1,5 +1,8 @@
 """Augmentation of whole batches (N, C, S, S) in 0..1, drawn from a given generator.
 
+What moves pixels moves the masks (N, S, S) of a segmentation with them; pixels that come into view
+from outside an image are black, and not scored. Volumes (N, C, S, S, S) are flipped only.
+
 ``prrfl`` is what PRR-FL names for dermoscopy: flips, brightness, one of median blur, Gaussian blur
 or noise, and shift-scale-rotate, with its probabilities and ranges. Every image draws for itself.
 """
@@ -10,6 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
+
+Pair = tuple[Tensor, Tensor | None]
+"""Images and, for segmentation, their masks."""
 
 
 def uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
@@ -22,12 +28,15 @@ def chance(n: int, p: float, generator: Generator) -> Tensor:
     return torch.rand(n, generator=generator) < p
 
 
-def flip(images: Tensor, generator: Generator) -> Tensor:
-    """Flip each image upside down and left to right with probability 1/2 each."""
-    for axis in (2, 3):
-        turned = chance(len(images), 0.5, generator)[:, None, None, None]
+def flip(images: Tensor, masks: Tensor | None, generator: Generator) -> Pair:
+    """Flip each image along every axis of space with probability 1/2."""
+    for axis in range(2, images.dim()):
+        turned = chance(len(images), 0.5, generator)
+        turned = turned.view(-1, *[1] * (images.dim() - 1))
         images = torch.where(turned, images.flip(axis), images)
-    return images
+        if masks is not None:
+            masks = torch.where(turned[:, 0], masks.flip(axis - 1), masks)
+    return images, masks
 
 
 def brightness(images: Tensor, generator: Generator, limit: float, p: float) -> Tensor:
@@ -79,8 +88,14 @@ def blur_or_noise(images: Tensor, generator: Generator, p: float) -> Tensor:
 
 
 def shift_scale_rotate(
-    images: Tensor, generator: Generator, shift: float, scale: float, degrees: float, p: float
-) -> Tensor:
+    images: Tensor,
+    masks: Tensor | None,
+    generator: Generator,
+    shift: float,
+    scale: float,
+    degrees: float,
+    p: float,
+) -> Pair:
     """Move, zoom and turn each image with probability ``p``; what comes into view is black."""
     n = len(images)
     moved = chance(n, p, generator)
@@ -91,20 +106,25 @@ def shift_scale_rotate(
     rows = [torch.stack([cosine, -sine, dx], 1), torch.stack([sine, cosine, dy], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     turned = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
-    return torch.where(moved[:, None, None, None], turned, images)
+    images = torch.where(moved[:, None, None, None], turned, images)
+    if masks is not None:  # raised by one, so that what comes into view, 0, is -1: not scored
+        raised = (masks + 1).float()[:, None]
+        seen = F.grid_sample(raised, grid, mode="nearest", align_corners=False)[:, 0].long() - 1
+        masks = torch.where(moved[:, None, None], seen, masks)
+    return images, masks
 
 
-def prrfl(images: Tensor, generator: Generator) -> Tensor:
+def prrfl(images: Tensor, masks: Tensor | None, generator: Generator) -> Pair:
     """PRR-FL's augmentation."""
-    images = flip(images, generator)
+    images, masks = flip(images, masks, generator)
     images = brightness(images, generator, limit=0.2, p=0.75)
     images = blur_or_noise(images, generator, p=0.7)
-    return shift_scale_rotate(images, generator, shift=0.1, scale=0.1, degrees=15, p=0.85)
+    return shift_scale_rotate(images, masks, generator, shift=0.1, scale=0.1, degrees=15, p=0.85)
 
 
-def none(images: Tensor, generator: Generator) -> Tensor:
+def none(images: Tensor, masks: Tensor | None, generator: Generator) -> Pair:
     """Images as they are."""
-    return images
+    return images, masks
 
 
 AUGMENTATIONS = {"prrfl": prrfl, "flips": flip, "none": none}

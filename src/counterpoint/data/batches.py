@@ -1,15 +1,28 @@
 """Batches of images out of memory-mapped arrays, whole batches at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from counterpoint.data.site import Part
+from counterpoint.data.site import IGNORED, Part
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+Augmentation = Callable[[Tensor, Tensor | None, torch.Generator], tuple[Tensor, Tensor | None]]
+
+
+class Batch(NamedTuple):
+    """Some images of one or several parts.
+
+    ``images`` (N, C, *space) float32 in 0..1, ``target`` labels (N,) or masks (N, *space) int64
+    with -1 where nothing is scored, ``cases`` (N,) int64.
+    """
+
+    images: Tensor
+    target: Tensor
+    cases: Tensor
 
 
 def split_into_batches(count: int, batch_size: int) -> list[slice]:
@@ -27,11 +40,20 @@ def split_into_batches(count: int, batch_size: int) -> list[slice]:
 
 
 def take(part: Part, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Images (n, 3, S, S) of a part as float32 in 0..1."""
+    """Images (n, C, *space) of a part as float32 in 0..1."""
     images = part.images[part.rows[positions]]
     largest = np.float32(np.iinfo(images.dtype).max)
     scaled: npt.NDArray[np.float32] = images.astype(np.float32) / largest
     return scaled
+
+
+def take_target(part: Part, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Labels (n,) of a part, or masks (n, *space) with -1 where nothing is scored."""
+    if part.targets is None:
+        return part.labels[positions]
+    masks = part.targets[part.rows[positions]].astype(np.int64)
+    masks[masks == IGNORED] = -1
+    return masks
 
 
 def batches(
@@ -41,8 +63,8 @@ def batches(
     *,
     order: torch.Generator | None = None,
     augment: Augmentation | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go once through ``parts``: images (N, 3, S, S) float32 in 0..1 and labels (N,) int64.
+) -> Iterator[Batch]:
+    """Go once through ``parts``, in batches.
 
     Args:
         parts: one part, or several to be seen as one (pooled training).
@@ -59,18 +81,29 @@ def batches(
     )
     for cut in split_into_batches(count, batch_size):
         chosen = permutation[cut]
-        first = parts[source[chosen[0]]].images
-        images = np.empty((len(chosen), *first.shape[1:]), dtype=np.float32)
-        labels = np.empty(len(chosen), dtype=np.int64)
+        first = parts[source[chosen[0]]]
+        dense = first.targets is not None
+        images = np.empty((len(chosen), *first.images.shape[1:]), dtype=np.float32)
+        target = np.empty((len(chosen), *first.images.shape[2:] * dense), dtype=np.int64)
+        cases = np.empty(len(chosen), dtype=np.int64)
         for index, part in enumerate(parts):
             here = source[chosen] == index
             if here.any():
-                images[here] = take(part, position[chosen[here]])
-                labels[here] = part.labels[position[chosen[here]]]
-        batch = torch.from_numpy(images)
+                places = position[chosen[here]]
+                images[here] = take(part, places)
+                target[here] = take_target(part, places)
+                cases[here] = part.cases[places]
+        seen, wanted = torch.from_numpy(images), torch.from_numpy(target)
         if augment is not None and order is not None:
-            batch = augment(batch, order)
-        yield (
-            batch.to(device, memory_format=torch.channels_last, non_blocking=True),
-            torch.from_numpy(labels).to(device, non_blocking=True),
+            seen, moved = augment(seen, wanted if dense else None, order)
+            wanted = wanted if moved is None else moved
+        yield Batch(
+            seen.to(device, memory_format=layout(seen.dim()), non_blocking=True),
+            wanted.to(device, non_blocking=True),
+            torch.from_numpy(cases),
         )
+
+
+def layout(axes: int) -> torch.memory_format:
+    """Return the memory format that is faster for convolutions on batches of so many axes."""
+    return torch.channels_last_3d if axes == 5 else torch.channels_last

@@ -11,8 +11,8 @@ from counterpoint.data.site import Reading, Task
 class Request:
     """What a reader is asked for.
 
-    ``root`` is the folder of the data (which may not exist; of no meaning where the data set
-    needs none), ``protocol`` one of the data set's protocols, ``task`` one of its tasks, ``cache`` a
+    ``root`` is the folder of the data (it may not exist; of no meaning where the data set needs
+    none), ``protocol`` one of the data set's protocols, ``task`` one of its tasks, ``cache`` a
     folder for what is made.
     """
 

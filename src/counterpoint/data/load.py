@@ -54,7 +54,7 @@ def task_of(data: str | os.PathLike[str], wanted: str | None = None) -> Task:
         tasks = known_sets()[str(data)].tasks
         if wanted not in (None, *tasks):
             raise SettingsError(f"{data} has no task '{wanted}'; it has {' and '.join(tasks)}")
-        return wanted or tasks[0]  # type: ignore[return-value]
+        return wanted or tasks[0]
     return wanted or own_task(_own_path(data))  # type: ignore[return-value]
 
 

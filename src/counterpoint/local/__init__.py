@@ -1,12 +1,39 @@
 """How a site trains in a round: one file a local update."""
 
+from counterpoint.local.alternating import Alternating
+from counterpoint.local.contrastive import Contrastive
+from counterpoint.local.control import ControlVariates
 from counterpoint.local.deputy import DeputyTransfer
+from counterpoint.local.ditto import Ditto
 from counterpoint.local.plain import Plain
+from counterpoint.local.prototypes import PrototypeDeputy
 from counterpoint.local.proximal import Proximal
 from counterpoint.local.training import LocalUpdate, Training
 
 LOCAL_UPDATES: dict[str, type[LocalUpdate]] = {
-    choice.kind: choice for choice in (Plain, Proximal, DeputyTransfer)
+    choice.kind: choice
+    for choice in (
+        Plain,
+        Proximal,
+        Contrastive,
+        ControlVariates,
+        Alternating,
+        Ditto,
+        DeputyTransfer,
+        PrototypeDeputy,
+    )
 }
 
-__all__ = ["LOCAL_UPDATES", "DeputyTransfer", "LocalUpdate", "Plain", "Proximal", "Training"]
+__all__ = [
+    "LOCAL_UPDATES",
+    "Alternating",
+    "Contrastive",
+    "ControlVariates",
+    "DeputyTransfer",
+    "Ditto",
+    "LocalUpdate",
+    "Plain",
+    "PrototypeDeputy",
+    "Proximal",
+    "Training",
+]

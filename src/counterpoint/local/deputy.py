@@ -1,14 +1,16 @@
 """Deputy-Enhanced Transfer (PRR-FL, Chen et al., MICCAI 2021, section 2.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from counterpoint.local.training import Training
-from counterpoint.tasks import Classification
+from counterpoint.ranges import NotNegative
+from counterpoint.tasks import Task
+from counterpoint.tasks.distillation import squared_difference
 
 RECOVER, EXCHANGE, SUBLIMATE = "recover", "exchange", "sublimate"
 
@@ -17,14 +19,17 @@ RECOVER, EXCHANGE, SUBLIMATE = "recover", "exchange", "sublimate"
 class DeputyTransfer:
     """A deputy model talks to the server and teaches the personal one, in three stages.
 
-    Before each local epoch the score phi of both models on the training images fixes the stage:
-    *recover* (the personal model teaches the deputy), *exchange* (each teaches the other),
-    *sublimate* (the deputy teaches the personal model). A round starts in *recover*. The personal
-    model is never overwritten. With one local epoch a round, both teach each other throughout.
+    Before each local epoch the score phi (macro-F1, Dice) of both models on the training images
+    fixes the stage: *recover* (the personal model teaches the deputy), *exchange* (each teaches the
+    other), *sublimate* (the deputy teaches the personal model). A round starts in *recover*. The
+    personal model is never overwritten. With one local epoch a round, both teach each other
+    throughout.
 
     ``exchange`` and ``sublimate`` are the paper's a1 and a2: the deputy's score, relative to the
     personal model's, from which the stage begins. The images are scored as they are; the released
-    code scores augmented ones.
+    code scores augmented ones. What is learnt from the teacher is ``weight`` times the KL
+    divergence, or ("mse", the journal's for segmentation, with weight 10) the mean squared
+    difference of the probabilities.
     """
 
     kind: ClassVar[str] = "deputy"
@@ -33,12 +38,34 @@ class DeputyTransfer:
     predicts: ClassVar[str] = "personal"
     exchange: float = 0.7
     sublimate: float = 0.9
+    distillation: Literal["kl", "mse"] = "kl"
+    weight: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.exchange <= self.sublimate:
             raise ValueError(
                 "local.exchange and .sublimate must satisfy 0 <= exchange <= sublimate"
             )
+
+    def train(self, training: Training) -> Iterator[str]:
+        """Fix the stage of each epoch, then one step of both models for every batch."""
+        stage = ""
+        for _ in range(training.epochs):
+            stage = self.stage_of(training, stage)
+            for images, target in training.batches():
+                outputs = {role: training.forward(role, images) for role in self.roles}
+                for role, loss_of in self.losses(training.task, stage, outputs, target).items():
+                    training.step(role, images, outputs[role], loss_of)
+            yield stage
+
+    def stage_of(self, training: Training, stage: str) -> str:
+        """Stage of the epoch that is about to begin; scores both models where it depends on it."""
+        if training.epochs == 1:
+            return EXCHANGE
+        if not stage:  # the first epoch of a round
+            return RECOVER
+        phi = training.training_scores()
+        return self.next_stage(stage, phi["personal"], phi["deputy"])
 
     def next_stage(self, stage: str, personal: float, deputy: float) -> str:
         """Stage of the next epoch, from the last one's (empty at the start of a round).
@@ -55,33 +82,16 @@ class DeputyTransfer:
             return EXCHANGE
         return SUBLIMATE
 
-    def epoch(self, training: Training) -> None:
-        """Fix the stage, then one step of both models for every batch."""
-        training.stage = self.stage_of(training)
-        for images, labels in training.batches():
-            logits = {role: training.forward(role, images) for role in self.roles}
-            for role, loss_of in self.losses(training.task, training.stage, logits, labels).items():
-                training.step(role, images, logits[role], loss_of)
-
-    def stage_of(self, training: Training) -> str:
-        """Stage of the epoch that is about to begin; scores both models where it depends on it."""
-        if training.epochs == 1:
-            return EXCHANGE
-        if not training.stage:  # the first epoch of a round
-            return RECOVER
-        scores = training.training_scores()
-        phi = {role: scores[role][training.task.score] for role in self.roles}
-        return self.next_stage(training.stage, phi["personal"], phi["deputy"])
-
     def losses(
-        self, task: Classification, stage: str, logits: dict[str, Tensor], labels: Tensor
+        self, task: Task, stage: str, outputs: dict[str, Tensor], target: Tensor
     ) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Both models' losses in a stage, as functions of their logits (N, classes)."""
-        teacher = {"personal": logits["deputy"].detach(), "deputy": logits["personal"].detach()}
+        """Both models' losses in a stage, as functions of their outputs (N, classes, ...)."""
+        teacher = {"personal": outputs["deputy"].detach(), "deputy": outputs["personal"].detach()}
         learns = {"personal": stage != RECOVER, "deputy": stage != SUBLIMATE}
+        distil = task.distil if self.distillation == "kl" else squared_difference
 
         def loss_of(role: str, z: Tensor) -> Tensor:
-            loss = task.loss(z, labels)
-            return loss + task.distil(teacher[role], z) if learns[role] else loss
+            loss = task.loss(z, target)
+            return loss + self.weight * distil(teacher[role], z) if learns[role] else loss
 
         return {role: partial(loss_of, role) for role in self.roles}

@@ -1,5 +1,6 @@
 """Plain local training: the task's loss, one step a batch (FedAvg)."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar
 
@@ -17,8 +18,10 @@ class Plain:
     shared: ClassVar[str] = "model"
     predicts: ClassVar[str] = "model"
 
-    def epoch(self, training: Training) -> None:
+    def train(self, training: Training) -> Iterator[str]:
         """One step for every batch."""
-        for images, labels in training.batches():
-            logits = training.forward("model", images)
-            training.step("model", images, logits, partial(training.task.loss, labels=labels))
+        for _ in range(training.epochs):
+            for images, target in training.batches():
+                outputs = training.forward("model", images)
+                training.step("model", images, outputs, partial(training.task.loss, target=target))
+            yield ""

@@ -1,13 +1,14 @@
 """Proximal local training (FedProx, Li et al., MLSys 2020, equation 2)."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar
 
-import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from counterpoint.local.training import Training
+from counterpoint.local.training import Training, squared_distance
+from counterpoint.ranges import NotNegative
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,17 @@ class Proximal:
     roles: ClassVar[tuple[str, ...]] = ("model",)
     shared: ClassVar[str] = "model"
     predicts: ClassVar[str] = "model"
-    mu: float = 0.01
+    mu: NotNegative = 0.01
 
-    def __post_init__(self) -> None:
-        if self.mu < 0:
-            raise ValueError("local.mu must not be negative")
-
-    def epoch(self, training: Training) -> None:
+    def train(self, training: Training) -> Iterator[str]:
         """One step for every batch."""
-        for images, labels in training.batches():
-            logits = training.forward("model", images)
-            training.step("model", images, logits, partial(self.loss, training, labels))
+        for _ in range(training.epochs):
+            for images, target in training.batches():
+                outputs = training.forward("model", images)
+                training.step("model", images, outputs, partial(self.loss, training, target))
+            yield ""
 
-    def loss(self, training: Training, labels: Tensor, logits: Tensor) -> Tensor:
+    def loss(self, training: Training, target: Tensor, outputs: Tensor) -> Tensor:
         """The task's loss with the proximal term."""
-        parameters = training.models["model"].named_parameters()
-        squares = [(p - training.start[name]).square().sum() for name, p in parameters]
-        return training.task.loss(logits, labels) + self.mu / 2 * torch.stack(squares).sum()
+        far = squared_distance(training.models["model"], training.start)
+        return training.task.loss(outputs, target) + self.mu / 2 * far

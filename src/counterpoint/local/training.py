@@ -1,7 +1,7 @@
 """What a local update works with: models, optimisers, batches, and the step."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from counterpoint.perturbation import perturbed_step
-from counterpoint.tasks import Classification
+from counterpoint.data.batches import Batch
+from counterpoint.payload import Payload
+from counterpoint.perturbation import Perturbation, perturbed_step
+from counterpoint.tasks import Scorer, Task
 
 
 @runtime_checkable
 class LocalUpdate(Protocol):
-    """How a site trains. A site holds one model or several, each with a role.
+    """How a site trains in a round. A site holds one model or several, each with a role.
 
     ``roles`` names them, ``shared`` is the one that takes part in the exchange and ``predicts``
     the one that the site uses.
@@ -26,8 +28,12 @@ class LocalUpdate(Protocol):
     shared: ClassVar[str]
     predicts: ClassVar[str]
 
-    def epoch(self, training: "Training") -> None:
-        """Train all models for one local epoch."""
+    def train(self, training: "Training") -> Iterator[str]:
+        """Train the local epochs of a round.
+
+        Yields after each epoch what it was, for the records: the stage of a method that has
+        stages, else an empty text. The models are scored there.
+        """
         ...
 
 
@@ -39,53 +45,65 @@ class Training:
         models: one a role, on the device, in training mode.
         optimizers: one a role.
         task: losses and scores.
-        batches: gives the epoch's augmented batches, images (N, C, S, S) in 0..1 and labels (N,).
-        plain_batches: gives the training images in order and as they are, to score or calibrate.
-        alpha: length of the weight perturbation; 0 for a plain step.
+        batches: gives an epoch's augmented batches: images (N, C, *space) in 0..1 and their
+            labels (N,) or masks (N, *space).
+        plain_batches: gives the training images as they are, with their cases.
+        perturbation: of the weights in every step; None for a plain step.
         precision: type in which networks compute (float32, or bfloat16 by autocast).
         epochs: local epochs in the round.
-        stage: what a local update did in its last epoch, for the records; empty where it has none.
         start: parameters of the shared model at the start of the round, by name.
+        received: what of the last mean is meant for the local update; names begin with "local.".
+        memory: tensors that the site keeps from round to round, by name.
+        outgoing: what leaves the site beside the weights; names begin with "local.".
         gradients: images that a gradient was computed for so far.
+        steps: optimiser steps of the shared model so far.
     """
 
     models: Mapping[str, nn.Module]
     optimizers: Mapping[str, Optimizer]
-    task: Classification
+    task: Task
     batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
-    plain_batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
-    alpha: float = 0.0
+    plain_batches: Callable[[], Iterator[Batch]]
+    perturbation: Perturbation | None = None
     precision: torch.dtype = torch.float32
     epochs: int = 1
-    stage: str = ""
     start: Mapping[str, Tensor] = field(default_factory=dict)
+    received: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: Payload = field(default_factory=dict)
+    outgoing: Payload = field(default_factory=dict)
     gradients: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
     _losses: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def forward(self, role: str, images: Tensor) -> Tensor:
-        """Logits of the model of ``role``, in float32."""
+        """Outputs of the model of ``role``, in float32."""
         with computing_in(self.precision, images):
             return self.models[role](images).float()  # type: ignore[no-any-return]
 
     def step(
-        self, role: str, images: Tensor, logits: Tensor, loss_of: Callable[[Tensor], Tensor]
+        self, role: str, images: Tensor, outputs: Tensor, loss_of: Callable[[Tensor], Tensor]
     ) -> None:
         """One optimiser step of the model of ``role``.
 
-        ``logits`` come from :meth:`forward` on the same ``images``; ``loss_of`` turns logits into
-        a loss and is called a second time, on new logits, where weights are perturbed.
+        ``outputs`` come from :meth:`forward` on the same ``images``; ``loss_of`` turns outputs
+        into a loss and is called a second time, on new outputs, where weights are perturbed.
         """
         model, optimizer = self.models[role], self.optimizers[role]
-        loss = loss_of(logits)
-        if self.alpha:
+        loss = loss_of(outputs)
+        if self.perturbation:
             perturbed_step(
-                model, optimizer, loss, lambda: loss_of(self.forward(role, images)), self.alpha
+                model,
+                optimizer,
+                loss,
+                lambda: loss_of(self.forward(role, images)),
+                self.perturbation,
             )
         else:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        self.gradients += len(images) * (2 if self.alpha else 1)
+        self.gradients += len(images) * (2 if self.perturbation else 1)
+        self.steps[role] = self.steps.get(role, 0) + 1
         self._losses.setdefault(role, []).append(loss.detach())
 
     def epoch_loss(self, role: str) -> float:
@@ -93,11 +111,10 @@ class Training:
         losses = self._losses.pop(role, [])
         return torch.stack(losses).mean().item() if losses else math.nan
 
-    @torch.no_grad()
-    def training_scores(self) -> dict[str, dict[str, float]]:
-        """Scores of every model on the site's training images, in one pass over the data."""
-        outputs, labels = predict(self.models, self.plain_batches(), self.precision)
-        return {role: self.task.scores(logits, labels) for role, logits in outputs.items()}
+    def training_scores(self) -> dict[str, float]:
+        """Each model's score (macro-F1, Dice) on the training images, in one pass over them."""
+        scorers = evaluate(self.models, self.plain_batches(), self.task, self.precision)
+        return {role: scorer.scores()[self.task.score] for role, scorer in scorers.items()}
 
 
 def computing_in(precision: torch.dtype, images: Tensor) -> torch.autocast:
@@ -107,22 +124,34 @@ def computing_in(precision: torch.dtype, images: Tensor) -> torch.autocast:
 
 
 @torch.inference_mode()
-def predict(
+def evaluate(
     models: Mapping[str, nn.Module],
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
+    task: Task,
     precision: torch.dtype = torch.float32,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Logits (N, classes) of every model, in evaluation mode, and the labels (N,), on the CPU."""
+    thorough: bool = False,
+) -> dict[str, Scorer]:
+    """Score every model, in evaluation mode, in one pass over (images, target, cases)."""
     was_training = {role: model.training for role, model in models.items()}
+    scorers = {role: task.scorer(thorough) for role in models}
     for model in models.values():
         model.eval()
-    outputs: dict[str, list[Tensor]] = {role: [] for role in models}
-    all_labels: list[Tensor] = []
-    for images, labels in batches:
+    for images, target, cases in batches:
         with computing_in(precision, images):
-            for role, model in models.items():
-                outputs[role].append(model(images).float().cpu())
-        all_labels.append(labels.cpu())
+            outputs = {role: model(images) for role, model in models.items()}
+        for role, output in outputs.items():
+            scorers[role].add(output.float(), target, cases)
     for role, model in models.items():
         model.train(was_training[role])
-    return {role: torch.cat(logits) for role, logits in outputs.items()}, torch.cat(all_labels)
+    return scorers
+
+
+def squared_distance(model: nn.Module, start: Mapping[str, Tensor]) -> Tensor:
+    """||w - w_start||^2 over all parameters of ``model``; ``start`` holds w_start by name.
+
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> squared_distance(layer, {"weight": layer.weight.detach() - 2}).item()
+    4.0
+    """
+    squares = [(p - start[name]).square().sum() for name, p in model.named_parameters()]
+    return torch.stack(squares).sum()

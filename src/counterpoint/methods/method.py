@@ -9,12 +9,11 @@ from pydantic.dataclasses import dataclass
 from counterpoint.aggregation import Aggregation, AllWeights
 from counterpoint.harmonise import Harmoniser, NoHarmoniser
 from counterpoint.local import LocalUpdate, Plain
+from counterpoint.ranges import Count, Fraction, NotNegative, Positive, Share
+from counterpoint.server_update import Mean, ServerUpdate
 from counterpoint.statistics import Statistics
+from counterpoint.tasks import Loss
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, lt=1e38)]  # float32 holds no more
-NotNegative = Annotated[float, Field(ge=0, lt=1e38)]
 PARTS = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
 
@@ -23,9 +22,12 @@ class Schedule:
     """How every site trains: the defaults are PRR-FL's on dermoscopy.
 
     ``lr`` is multiplied by ``lr_decay`` every ``lr_decay_rounds`` rounds. ``keep_optimizer``
-    carries momenta over to the next round. ``weighting`` is the weight of a site in the mean.
+    carries momenta over to the next round. ``weighting`` is the weight of a site in the mean: the
+    same for all, its number of training images, or ("closeness": inverse distance aggregation,
+    Yeganeh et al. 2020) one over the distance of its weights from those it began the round with.
+    ``participation`` is the share of the sites that take part in a round, drawn anew each time.
     ``select_last`` is the part of the rounds, counted from the end, out of which validation
-    chooses the model.
+    chooses the model. ``finetune_epochs`` are trained at each site after the last merge.
     """
 
     rounds: Count = 50
@@ -35,15 +37,18 @@ class Schedule:
     model: str = "slim-vgg16"
     model_options: dict[str, Any] = field(default_factory=dict)
     augmentation: Literal["prrfl", "flips", "none"] = "prrfl"
+    loss: Loss = "default"
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: Positive = 1e-2
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Fraction = 0.0
     weight_decay: NotNegative = 1e-6
     lr_decay: Share = 0.5
     lr_decay_rounds: Count = 5
     keep_optimizer: bool = False
-    weighting: Literal["equal", "images"] = "equal"
+    weighting: Literal["equal", "images", "closeness"] = "equal"
+    participation: Share = 1.0
     select_last: Share = 1.0
+    finetune_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def lr_at(self, round: int) -> float:
@@ -58,10 +63,31 @@ class Schedule:
     def first_choice(self) -> int:
         """First round, counted from 1, whose model validation may choose.
 
+        Only after the last round every site is there, or has fine-tuned its model; where sites
+        are absent or models fine-tuned, there is no choice.
+
         >>> Schedule(rounds=50, select_last=0.2).first_choice
         41
         """
+        if self.participation < 1 or self.finetune_epochs:
+            return self.rounds
         return self.rounds - max(1, int(self.rounds * self.select_last + 1e-9)) + 1
+
+
+SEGMENTATION = Schedule(
+    rounds=500,
+    local_epochs=1,
+    batch_size=16,
+    image_size=384,
+    model="unet",
+    augmentation="flips",
+    optimizer="adam",
+    lr=1e-4,
+    weight_decay=1e-4,
+    lr_decay=1.0,
+    keep_optimizer=True,
+)
+"""How every site trains for segmentation: the defaults are HarmoFL's on prostate MRI."""
 
 
 @dataclass(frozen=True, config=PARTS)
@@ -75,10 +101,13 @@ class Method:
         harmonise: what happens to an image before the network.
         local: how a site trains in a round.
         perturbation: length alpha of the weight perturbation in every step; 0 for none.
+        adaptive: measure the perturbation relative to the size of each weight (ASAM).
         aggregation: what leaves a site, and how the mean is taken back in.
+        server: what the server does with the mean before it goes down.
         statistics: where batch norm's running statistics come from.
         pooled: train one model on all sites' images in one place (no federation: an upper bound).
-        schedule: rounds, network, optimiser.
+        schedule: rounds, network, optimiser for classification.
+        segmentation: the same for segmentation.
     """
 
     name: str
@@ -87,7 +116,10 @@ class Method:
     harmonise: Harmoniser = field(default_factory=NoHarmoniser)
     local: LocalUpdate = field(default_factory=Plain)
     perturbation: NotNegative = 0.0
+    adaptive: bool = False
     aggregation: Aggregation = field(default_factory=AllWeights)
+    server: ServerUpdate = field(default_factory=Mean)
     statistics: Statistics = "averaged"
     pooled: bool = False
     schedule: Schedule = field(default_factory=Schedule)
+    segmentation: Schedule = SEGMENTATION

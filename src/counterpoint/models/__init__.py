@@ -51,18 +51,22 @@ def find_model(name: str) -> Callable[..., nn.Module]:
 
 
 def build_network(
-    name: str, options: Mapping[str, Any], outputs: int, channels: int, size: int
+    name: str,
+    options: Mapping[str, Any],
+    outputs: int,
+    shape: tuple[int, ...],
+    dense: bool = False,
 ) -> nn.Module:
-    """Make a network and try it on two empty images.
+    """Make a network and try it on two empty images of ``shape`` (C, H, W) or (C, D, H, W).
 
     Arguments that go by well-known names (num_classes or out_channels, in_channels,
     spatial_dims) are filled in where ``options`` does not set them.
 
     Raises:
-        SettingsError: if it can't be made, or does not give (2, outputs) for images
-            (2, channels, size, size).
+        SettingsError: if it can't be made, or does not give (2, outputs) for two images; where
+            ``dense``, (2, outputs, *space): numbers for every pixel.
 
-    >>> network = build_network("slim-vgg16", {}, outputs=3, channels=3, size=32)
+    >>> network = build_network("slim-vgg16", {}, outputs=3, shape=(3, 32, 32))
     """
     make = find_model(name)
     try:
@@ -70,7 +74,7 @@ def build_network(
     except ValueError:
         accepted = inspect.signature(lambda: None).parameters
     arguments: dict[str, Any] = {}
-    for names, value in ((OUTPUTS, outputs), (INPUTS, channels), (DIMENSIONS, 2)):
+    for names, value in ((OUTPUTS, outputs), (INPUTS, shape[0]), (DIMENSIONS, len(shape) - 1)):
         arguments |= {known: value for known in names if known in accepted}
     arguments |= options
     try:
@@ -82,17 +86,19 @@ def build_network(
     training = network.training
     try:
         with torch.no_grad():
-            shape = tuple(network.eval()(torch.zeros(2, channels, size, size)).shape)
+            given = network.eval()(torch.zeros(2, *shape))
+            found = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
     except Exception as error:
+        sides = "x".join(str(side) for side in shape[1:])
         raise SettingsError(
-            f"model '{name}' can't take images of {channels} channels and {size}x{size} pixels: "
-            f"{error}"
+            f"model '{name}' can't take images of {shape[0]} channels and {sides} pixels: {error}"
         ) from error
     network.train(training)
-    if shape != (2, outputs):
+    wanted = (2, outputs, *(shape[1:] if dense else ()))
+    if found != wanted:
         raise SettingsError(
-            f"model '{name}' gives outputs of shape {shape} for two images; the task needs "
-            f"(2, {outputs}). Set its arguments with --model-options"
+            f"model '{name}' gives outputs of shape {found} for two images; the task needs "
+            f"{wanted}. Set its arguments with --model-options, or take another --model"
         )
     return network
 

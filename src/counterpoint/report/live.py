@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from counterpoint.crew import Event, Report
+from counterpoint.report.words import heading, number
 
 
 class Display:
@@ -19,7 +20,7 @@ class Display:
 
     def __init__(self) -> None:
         self.rounds = self.epochs = 0
-        self.predicts = ""
+        self.predicts, self.score = "", ""
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,7 +44,7 @@ class Display:
                 start, self.rounds, self.epochs, sites = (
                     int(str(event[name])) for name in ("from", "rounds", "epochs", "sites")
                 )
-                self.predicts = str(event["predicts"])
+                self.predicts, self.score = str(event["predicts"]), str(event["score"])
                 a_round = self.epochs * sites
                 self.progress.reset(
                     self.bar, total=self.rounds * a_round, completed=start * a_round
@@ -59,7 +60,8 @@ class Display:
 
     def __rich__(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for column in ("site", "round", "epoch", "stage", "loss", "macro-F1 %", ""):
+        score = heading(self.score) if self.score else ""
+        for column in ("site", "round", "epoch", "stage", "loss", score, ""):
             table.add_column(column, justify="left" if column in ("site", "stage", "") else "right")
         with self.lock:
             for site, e in sorted(self.lines.items()):
@@ -70,7 +72,7 @@ class Display:
                     "-" if merged else f"{e['epoch']}/{self.epochs}",
                     str(e.get("stage", "") or "-"),
                     f"{e.get('train_loss', e['loss']):.3f}",
-                    f"{100 * float(str(e['macro_f1'])):.1f}",
+                    number(self.score, float(str(e[self.score]))),
                     "just merged" if merged else "",
                 )
         return Group(*map(Text, self.words), table, self.progress)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from counterpoint.files import write_bytes
+from counterpoint.report.words import heading
 from counterpoint.results import Result
 
 STYLES: dict[str, Literal["-", ":"]] = {"personal": "-", "model": "-", "deputy": ":"}
@@ -38,9 +39,11 @@ def curve(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("communications", kind="stable")
 
 
-def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str, legend: bool = True) -> None:
-    """Draw one run's validation macro-F1 into ``axes``, one line a site and model."""
-    rows = scores[scores["split"] == "validation"]
+def plot_retrogress(
+    axes: Axes, scores: pd.DataFrame, title: str, legend: bool = True, metric: str = "macro_f1"
+) -> None:
+    """Draw one run's validation scores into ``axes``, one line a site and model."""
+    rows = scores[(scores["split"] == "validation") & (scores["moment"] != "finetuned")]
     colours = mpl.colormaps["tab10"]
     models = list(dict.fromkeys(rows["model"]))
     for number, (site, of_site) in enumerate(rows.groupby("site", sort=False)):
@@ -48,7 +51,7 @@ def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str, legend: bool =
             line = curve(of_site[of_site["model"] == model])
             axes.plot(
                 line["communications"],
-                100 * line["macro_f1"],
+                100 * line[metric],
                 STYLES.get(model, "-"),
                 color=colours(number % 10),
                 linewidth=1.4,
@@ -57,7 +60,7 @@ def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str, legend: bool =
             merged = line[line["moment"] == "merged"]
             axes.plot(
                 merged["communications"],
-                100 * merged["macro_f1"],
+                100 * merged[metric],
                 "o",
                 color=colours(number % 10),
                 markersize=3.5,
@@ -77,7 +80,7 @@ def plot_retrogress(axes: Axes, scores: pd.DataFrame, title: str, legend: bool =
             handles=handles, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
         )
     axes.set_xlabel("communications")
-    axes.set_ylabel("validation macro-F1 (%)")
+    axes.set_ylabel(f"validation {heading(metric, unit=False)} (%)")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -87,7 +90,7 @@ def draw_retrogress(result: Result) -> list[Path]:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     values = result.results
     title = f"{values['method']} on {values['data']}, batch norm: {values['statistics']}"
-    plot_retrogress(figure.subplots(), result.scores, title)
+    plot_retrogress(figure.subplots(), result.scores, title, metric=values["score"])
     paths = [result.path / "retrogress.png", result.path / "retrogress.svg"]
     for path in paths:
         form, drawn = path.suffix[1:], io.BytesIO()

@@ -1,27 +1,23 @@
 """Results, methods and sites as terminal tables."""
 
-import math
+from typing import Any
 
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from counterpoint.results import METRICS, Result
+from counterpoint.report.words import heading, number
+from counterpoint.results import Result
 from counterpoint.settings import CHOICES, as_dict, make_settings
 
-HEADINGS = {"macro_f1": "macro-F1 %", "accuracy": "accuracy %", "auc": "AUC %", "loss": "loss"}
 
-
-def number(metric: str, value: float | None) -> str:
-    """A score as people write it: shares in percent, a loss as it is.
-
-    >>> number("macro_f1", 0.4567), number("loss", 0.4567), number("auc", None)
-    ('45.7', '0.457', '-')
-    """
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if metric == "loss" else f"{100 * value:.1f}"
+def chosen_by(values: dict[str, Any]) -> str:
+    """How the model was chosen, in words."""
+    of = f"model of round {values['chosen_round']} of {values['rounds']}"
+    if values["validation"] is None:
+        return of
+    return f"{of}, chosen by mean validation {heading(values['score'], unit=False)}"
 
 
 def megabytes(count: float) -> str:
@@ -38,22 +34,32 @@ def results_table(result: Result) -> RenderableType:
     values = result.results
     table = Table(
         title=Text(f"{values['method']} on {values['data']}: test scores"),
-        caption=f"model of round {values['chosen_round']} of {values['rounds']}, chosen by mean "
-        f"validation macro-F1; batch norm: {values['statistics']}; protocol: {values['protocol']}; "
+        caption=f"{chosen_by(values)}; batch norm: {values['statistics']}; protocol: {values['protocol']}; "
         f"seed {values['seed']}",
     )
+    score, metrics = values["score"], [*values["metrics"], "loss"]
     table.add_column("site")
-    for metric in METRICS:
-        table.add_column(HEADINGS[metric], justify="right")
+    for metric in metrics:
+        table.add_column(heading(metric), justify="right")
+        if metric == score:
+            table.add_column("95 % interval", justify="right")
     for site, scores in values["test"].items():
-        worst = site == values["worst_site"]
-        cells = [number(m, scores[m]) for m in METRICS]
-        table.add_row(Text(f"{site} (worst)" if worst else site), *cells)
+        name = f"{site} (worst)" if site == values["worst_site"] else site
+        if site == values["holdout"]:
+            name = f"{site} (did not train)"
+            table.add_section()
+        cells = [number(m, scores[m]) for m in metrics]
+        low, high = (number(score, end) for end in values["intervals"][site][score])
+        cells.insert(metrics.index(score) + 1, f"{low} to {high}")
+        table.add_row(Text(name), *cells)
     table.add_section()
-    table.add_row("mean", *[number(m, values["mean"][m]) for m in METRICS], style="bold")
+    cells = [number(m, values["mean"][m]) for m in metrics]
+    cells.insert(metrics.index(score) + 1, "")
+    table.add_row("mean", *cells, style="bold")
     lines = [
         f"retrogress of the {'model' if model == 'model' else f'{model} model'}: "
-        f"{100 * numbers['mean']:+.1f} points of macro-F1 lost at a merge on average"
+        f"{100 * numbers['mean']:+.1f} points of {heading(score, unit=False)} lost at a merge on "
+        "average"
         for model, numbers in values["retrogress"].items()
     ]
     sent, got = (values["bytes"][f"{d}_per_round_and_site"] for d in ("up", "down"))
@@ -65,24 +71,35 @@ def results_table(result: Result) -> RenderableType:
 def methods_table(names: list[str]) -> Table:
     """All methods and their compositions."""
     table = Table(title="methods and what they are composed of", show_lines=False)
-    for column in ("method", "harmonise", "local", "perturbation", "aggregation", "statistics"):
+    for column in (
+        "method",
+        "harmonise",
+        "local",
+        "perturbation",
+        "aggregation",
+        "server",
+        "statistics",
+    ):
         table.add_column(column)
     for name in names:
         method = make_settings(name, "phantom", {}).method
         table.add_row(
             name,
             *(getattr(method, part).kind for part in ("harmonise", "local")),
-            f"{method.perturbation:g}" if method.perturbation else "none",
+            f"{method.perturbation:g}{' adaptive' if method.adaptive else ''}"
+            if method.perturbation
+            else "none",
             f"{method.aggregation.kind}{' (pooled)' if method.pooled else ''}",
+            method.server.kind,
             method.statistics,
         )
     return table
 
 
-def method_page(name: str) -> RenderableType:
-    """One method: paper, summary, and every setting with its default."""
-    settings = make_settings(name, "phantom", {})
-    table = Table(title=f"settings of {name} and their defaults")
+def method_page(name: str, task: str) -> RenderableType:
+    """One method: paper, summary, and every setting with its default for a task."""
+    settings = make_settings(name, "phantom", {"data.task": task})
+    table = Table(title=f"settings of {name} for {task} and their defaults")
     table.add_column("setting")
     table.add_column("default")
     values = as_dict(settings)
@@ -90,7 +107,7 @@ def method_page(name: str) -> RenderableType:
         for field, value in values[section].items():
             table.add_row(f"{section}.{field}", Text(str(value)))
         table.add_section()
-    for field in ("perturbation", "statistics", "pooled", "seed"):
+    for field in ("perturbation", "adaptive", "statistics", "pooled", "seed"):
         table.add_row(field, str(values[field]))
     method = settings.method
     return Group(

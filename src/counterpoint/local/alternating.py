@@ -1,0 +1,52 @@
+"""First the head, then the body (FedRep, Collins et al., ICML 2021, algorithm 1)."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from counterpoint.layers import head_parameters
+from counterpoint.local.training import Training
+from counterpoint.ranges import Count
+
+
+@dataclass(frozen=True)
+class Alternating:
+    """The local epochs train the head with the body fixed; the last ``body_epochs`` the body.
+
+    With no more local epochs than that, head and body take turns batch by batch. The head is the
+    last layer with weights, see `counterpoint.layers.head_parameters`.
+    """
+
+    kind: ClassVar[str] = "alternating"
+    roles: ClassVar[tuple[str, ...]] = ("model",)
+    shared: ClassVar[str] = "model"
+    predicts: ClassVar[str] = "model"
+    body_epochs: Count = 1
+
+    def train(self, training: Training) -> Iterator[str]:
+        """One step of head or body for every batch."""
+        model = training.models["model"]
+        try:
+            for epoch in range(training.epochs):
+                for number, (images, target) in enumerate(training.batches()):
+                    in_turns = training.epochs <= self.body_epochs
+                    late = (
+                        number % 2 == 1 if in_turns else epoch >= training.epochs - self.body_epochs
+                    )
+                    train_only(model, head=not late)
+                    outputs = training.forward("model", images)
+                    loss = partial(training.task.loss, target=target)
+                    training.step("model", images, outputs, loss)
+                yield "body" if late else "head"
+        finally:
+            model.requires_grad_(True)
+
+
+def train_only(model: nn.Module, head: bool) -> None:
+    """Let gradients reach only the head's parameters, or only all others."""
+    names = head_parameters(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_((name in names) == head)

@@ -1,0 +1,93 @@
+"""Losses by name. Segmentation's come from MONAI."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Literal[
+    "default", "cross-entropy", "balanced", "joint", "dice-ce", "dice-focal", "prototype-aligned"
+]
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (N, classes, ...) and target (N, ...); -1 does not count."""
+    return F.cross_entropy(logits, target, ignore_index=-1)
+
+
+def balanced(logits: Tensor, target: Tensor, frequencies: Tensor) -> Tensor:
+    """Cross-entropy of logits that are shifted by the log of the class ``frequencies``.
+
+    A network trained so predicts as if all classes were equally frequent, which is what macro-F1
+    asks for (Menon et al.: Long-tail learning via logit adjustment, ICLR 2021, equation 10).
+
+    Equal frequencies change nothing; a rare class has to be shown more surely:
+
+    >>> z, y = torch.zeros(1, 2), torch.tensor([1])
+    >>> balanced(z, y, torch.tensor([0.75, 0.25])) > balanced(z, y, torch.tensor([0.5, 0.5]))
+    tensor(True)
+    """
+    shift = frequencies.to(logits).clamp(min=1e-6).log()
+    return cross_entropy(logits + shift.view(1, -1, *[1] * (logits.dim() - 2)), target)
+
+
+def inside(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Make pixels that are not to be scored (-1) perfectly predicted background.
+
+    They then weigh nothing for the classes of interest, in any loss.
+    """
+    outside = target < 0
+    if not bool(outside.any()):
+        return logits, target
+    sure = torch.full_like(logits, -50.0)
+    sure[:, 0] = 50.0
+    return torch.where(outside.unsqueeze(1), sure, logits), target.clamp(min=0)
+
+
+@cache
+def _monai(name: str) -> Any:
+    """A loss of MONAI, made when it is first used: importing MONAI takes seconds."""
+    from monai import losses
+
+    return getattr(losses, name)(softmax=True, to_onehot_y=True)
+
+
+def joint(logits: Tensor, target: Tensor) -> Tensor:
+    """(cross-entropy + soft Dice loss) / 2, background included, as HarmoFL's code has it."""
+    seen, classes = inside(logits, target)
+    dice: Tensor = _monai("DiceLoss")(seen, classes.unsqueeze(1))
+    return (cross_entropy(logits, target) + dice) / 2
+
+
+def dice_ce(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy + soft Dice loss (MONAI's DiceCELoss)."""
+    seen, classes = inside(logits, target)
+    loss: Tensor = _monai("DiceCELoss")(seen, classes.unsqueeze(1))
+    return loss
+
+
+def dice_focal(logits: Tensor, target: Tensor) -> Tensor:
+    """Focal loss + soft Dice loss (MONAI's DiceFocalLoss)."""
+    seen, classes = inside(logits, target)
+    loss: Tensor = _monai("DiceFocalLoss")(seen, classes.unsqueeze(1))
+    return loss
+
+
+LOSSES: dict[str, dict[str, Callable[..., Tensor]]] = {
+    "classification": {
+        "default": cross_entropy,
+        "cross-entropy": cross_entropy,
+        "balanced": balanced,
+    },
+    "segmentation": {
+        "default": joint,
+        "cross-entropy": cross_entropy,
+        "joint": joint,
+        "dice-ce": dice_ce,
+        "dice-focal": dice_focal,
+    },
+}
+"""What each task can be trained with."""

@@ -1,0 +1,115 @@
+"""What a task is to the rest of the house, and intervals for its scores."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Indices = npt.NDArray[np.int64]
+Statistic = Callable[[Indices], float]
+
+
+class Task(Protocol):
+    """Loss, distillation and scores of what is learnt.
+
+    ``score`` names the score that chooses models and stages, ``metrics`` all scores in the order
+    in which they are shown, and ``outputs`` is the number of channels that a network gives.
+    Targets are labels (N,) int64, or masks (N, *space) int64 with -1 where nothing is scored.
+    """
+
+    kind: ClassVar[str]
+    score: ClassVar[str]
+
+    def __init__(self, classes: tuple[str, ...], criterion: Callable[..., Tensor]) -> None: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scores."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network gives for an image, or for each of its pixels."""
+        ...
+
+    def fitted(self, labels: npt.NDArray[np.int64]) -> Self:
+        """The task at a site, for losses that depend on how frequent its classes are."""
+        ...
+
+    def with_loss(self, criterion: Callable[..., Tensor]) -> Self:
+        """The task with another loss, a function of outputs and targets."""
+        ...
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of a batch."""
+        ...
+
+    def distil(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """KL(teacher || student), mean over the batch."""
+        ...
+
+    def scorer(self, thorough: bool = False) -> "Scorer":
+        """Something that takes batches in and gives scores; the slow ones only if thorough."""
+        ...
+
+
+class Scorer(Protocol):
+    """Scores of a model, batch by batch."""
+
+    def add(self, outputs: Tensor, target: Tensor, cases: Tensor) -> None:
+        """Take a batch in: outputs (N, ...), target, and to which case (N,) each belongs."""
+        ...
+
+    def scores(self) -> dict[str, float]:
+        """All scores and the loss; NaN where one is not defined."""
+        ...
+
+    def by_case(self) -> list[dict[str, float | int | str]]:
+        """A row a case: what was predicted, or how well."""
+        ...
+
+    def statistics(self) -> tuple[Sequence[int], Mapping[str, Statistic]]:
+        """The cases in order, and each score as a function of indices into them."""
+        ...
+
+
+def scored_by_chance(
+    statistic: Statistic,
+    groups: npt.NDArray[np.int64],
+    seed: int,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Bootstrap interval of a score: patients are drawn with replacement, all their cases come.
+
+    Args:
+        statistic: the score of the cases at some indices, which may repeat.
+        groups: (n,) the patient of every case.
+        seed: of the draws.
+        draws: how many.
+        level: share of the draws that the interval holds.
+
+    >>> values = np.array([0.0, 1.0] * 50)
+    >>> low, high = scored_by_chance(lambda i: values[i].mean(), np.arange(100), seed=1)
+    >>> 0.38 < low < 0.45 and 0.55 < high < 0.62
+    True
+    """
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    found = []
+    for _ in range(draws):
+        chosen = rng.integers(len(members), size=len(members))
+        found.append(statistic(np.concatenate([members[i] for i in chosen])))
+    tail = 100 * (1 - level) / 2
+    finite = np.array(found)[np.isfinite(found)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.percentile(finite, [tail, 100 - tail])
+    return float(low), float(high)
