@@ -125,7 +125,7 @@ def test_roots_that_do_not_fit(tmp_path, by_source):
         SettingsError, match=r"unknown protocol 'publised'.*did you mean 'published'"
     ):
         load("dermoscopy", by_source, protocol="publised")
-    with pytest.raises(SettingsError, match="root is only for"):
+    with pytest.raises(SettingsError, match="built in and takes no root"):
         load("phantom", by_source)
 
 
