@@ -37,10 +37,17 @@ def by_source(tmp_path):
         folder = root / SOURCES[client]
         extra = pd.DataFrame([["ISIC_X", "", "", "", ""]], columns=rows.columns)
         rows = pd.concat([rows, extra]).assign(
-            image=lambda t: "images/" + t["image_id"] + ".png", mask="", age="50"
+            image=lambda t: "images/" + t["image_id"] + ".png",
+            mask=lambda t: "masks/" + t["image_id"] + ".png",
+            dx=lambda t: t["prrfl_label"].map({"0": "nv", "1": "bkl", "2": "mel", "": "bcc"}),
+            age="50",
         )
-        for number, image in enumerate(rows["image"]):
+        if client == "D":
+            rows.loc[rows["image_id"].isin(["ISIC_D05", "ISIC_D25"]), "mask"] = ""
+        for number, (image, mask) in enumerate(zip(rows["image"], rows["mask"], strict=True)):
             save(folder / image, [ord(client), number])
+            if mask:
+                save(folder / mask, [0, ord(client), number])
         rows.to_csv(folder / "labels.csv", index=False)
     return root
 
@@ -155,6 +162,70 @@ def test_no_rows_of_the_benchmark(by_source):
         load("dermoscopy", by_source)
 
 
+def test_segmentation_takes_the_images_with_a_mask(by_source):
+    federation = load("dermoscopy", by_source, task="segmentation", protocol="published")
+    assert (federation.task, federation.classes) == ("segmentation", ("background", "lesion"))
+    assert [len(s.table) for s in federation.sites] == [30, 30, 30, 28]
+    assert federation.notes[0] == "site 'D': 2 of 30 images have no mask and were left out"
+    for site in federation.sites:
+        assert sorted(site.table["label"].unique()) == [0, 1, 2]  # the diagnosis
+        images, masks = site.table["image"], site.table["mask"]
+        assert masks.tolist() == [image.replace("/images/", "/masks/") for image in images]
+        assert site.table["target"].str.len().min() == 64
+    assert load("dermoscopy", by_source, task="segmentation").protocol == "grouped"
+
+
+def test_classification_needs_no_masks(by_source):
+    for mask in by_source.glob("*/masks/*"):
+        mask.unlink()
+    assert "mask" not in load("dermoscopy", by_source).sites[0].table
+    with pytest.raises(DataError, match=r"'A': 30 of 30 images or masks are missing.*masks/ISIC_A"):
+        load("dermoscopy", by_source, task="segmentation")
+
+
+@pytest.mark.parametrize("name", ["dermoscopy", "dermoscopy5"])
+def test_a_site_without_any_mask(by_source, name):
+    path = by_source / "rosendahl" / "labels.csv"
+    pd.read_csv(path, dtype=str).drop(columns="mask").to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"site '(C|rosendahl)' has no masks; fill in the column"):
+        load(name, by_source, task="segmentation")
+
+
+def test_the_layout_by_client_has_no_masks(tmp_path):
+    (tmp_path / "clientA").mkdir()
+    with pytest.raises(DataError, match="has no masks; segmentation needs the layout by source"):
+        load("dermoscopy", tmp_path, task="segmentation")
+
+
+def test_all_sources_as_sites(by_source):
+    federation = load("dermoscopy5", by_source)
+    assert [s.name for s in federation.sites] == sorted(SOURCES.values())
+    assert federation.classes == ("nevus", "benign keratosis", "melanoma")
+    assert [len(s.table) for s in federation.sites] == [30] * 4
+    assert federation.sites[0].table["group"].str.startswith("image:ISIC_D").all()
+    assert federation.sites[1].table["group"].nunique() == 29
+    text = "\n".join(federation.notes)
+    assert "site 'isic2017': 1 of 31 images have another diagnosis than nv, bkl, mel" in text
+    assert "of the five sources vienna_dias are not in" in text
+    assert "site 'isic2017': 30 of 30 images have no known lesion" in text
+
+    federation = load("dermoscopy5", by_source, task="segmentation")
+    assert [len(s.table) for s in federation.sites] == [29, 31, 31, 31]
+    assert sorted(federation.sites[1].table["label"].unique()) == [0, 1, 2, 3]
+    assert "site 'isic2017': 2 of 31 images have no mask and were left out" in federation.notes
+
+
+def test_all_sources_where_there_are_none(tmp_path, by_source):
+    with pytest.raises(DataError, match=r"looked for .*<source>/labels.csv.*vienna_dias"):
+        load("dermoscopy5", tmp_path / "nothing")
+    with pytest.raises(SettingsError, match="unknown protocol 'published' for dermoscopy5"):
+        load("dermoscopy5", by_source, protocol="published")
+    path = by_source / "rosendahl" / "labels.csv"
+    pd.read_csv(path, dtype=str).assign(dx="bcc").to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"rosendahl/labels.csv has no row whose dx is one of nv"):
+        load("dermoscopy5", by_source)
+
+
 def test_incomplete_client_folders(tmp_path):
     (tmp_path / "clientA").mkdir()
     with pytest.raises(DataError, match=r"'A': train_clientA.csv, .* are not together"):
@@ -197,3 +268,26 @@ def test_real_images_decode(shared_data, tmp_path):
     _, sites = decode(federation, 16)
     assert [len(s.part("train")) for s in sites] == [20, 20]
     assert 60 < sites[0].part("test").images.mean() < 220
+
+
+def test_the_real_masks(shared_data):
+    root = shared_data / "dermoscopy"
+    federation = load("dermoscopy", root, task="segmentation", protocol="published")
+    assert [len(s.table) for s in federation.sites] == [2987, 3868, 1635, 1800]
+    assert "site 'D': 200 of 2000 images have no mask and were left out" in federation.notes
+
+
+def test_the_real_five_sources(shared_data):
+    root = shared_data / "dermoscopy"
+    names = ["isic2017", "rosendahl", "vidir_modern", "vidir_molemax", "vienna_dias"]
+    for task, counts in (
+        ("classification", [2202, 1635, 2987, 3868, 427]),
+        ("segmentation", [1968, 2259, 3363, 3954, 439]),
+    ):
+        federation = load("dermoscopy5", root, task=task)
+        assert {s.name: len(s.table) for s in federation.sites} == dict(
+            zip(names, counts, strict=True)
+        )
+        frame = pd.concat([s.table for s in federation.sites])
+        assert (frame.groupby("group")["split"].nunique() == 1).all()
+        assert not any("of the five sources" in note for note in federation.notes)
