@@ -42,10 +42,10 @@ def read(request: Request) -> Reading:
     """
     root, task = request.root, request.task
     tables = _by_source(root, task) or _by_client(root, task)
-    notes = notes_on_lesions(tables)
+    notes: list[str] = []
     if task == "segmentation":
-        tables, left_out = with_masks(tables)
-        notes = left_out + notes_on_lesions(tables)
+        tables, notes = with_masks(tables)
+    notes += notes_on_lesions(tables)
     classes = LESION if task == "segmentation" else CLASSES
     return Reading("dermoscopy", classes, tables, tuple(notes), task)
 
