@@ -1,27 +1,33 @@
-"""Decode every image once into memory-mapped arrays of one size."""
+"""Decode every image and mask once into memory-mapped arrays of one size."""
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-import PIL
 
+from counterpoint.data.arrays import Stored
 from counterpoint.data.files import cache_folder, unwritable, written_whole
-from counterpoint.data.pixels import BadImageError, Pixels, is_deep, read_pixels
+from counterpoint.data.masks import read_mask
+from counterpoint.data.pixels import BadImageError, is_deep, read_pixels
 from counterpoint.data.rules import check_sites
 from counterpoint.data.site import Federation, Site, SiteData
 from counterpoint.errors import DataError, SettingsError
 
 Progress = Callable[[int, int], None]
+Images = npt.NDArray[Any]
+Bad = dict[str, tuple[str, str]]
+"""What is wrong with the rows of a key: the column of the file that is meant, and why."""
 
-_FORMAT = "1"  # part of the arrays' names: raise it when pixels come out differently
+_FORMAT = "2"  # part of the arrays' names: raise it when pixels come out differently
 _AT_ONCE = 256  # images on the way at a time: bounds memory, and how long stopping takes
 
 
@@ -41,10 +47,14 @@ def decode(
     uint8; if any image of the federation is grey with more than 8 bits they are all uint16 over
     the full range, 8-bit values times 257. (Pillow itself reads 16-bit colour at 8 bits.)
 
+    For segmentation every image's mask (see `counterpoint.data.masks.read_mask`) is resized with
+    the nearest neighbour. The sites are those of `Federation.everyone`.
+
     Arrays are kept in ``cache`` under a name made of the files' contents and the size, and used
-    again. ``progress`` is called with (images done, images in all). Raises DataError for files
-    that are no images, broken, far too large or out of range, unless ``skip_bad`` leaves them out,
-    and for a full disk; SettingsError for a size below 8.
+    again. ``progress`` is called with (files done, files in all). Raises DataError for files
+    that are no images, broken, far too large or out of range, and masks that do not fit their
+    image, unless ``skip_bad`` leaves them out, and for a full disk; SettingsError for a size
+    below 8.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 8:
         raise SettingsError(f"image_size is {image_size!r}; it must be a whole number, 8 or more")
@@ -53,7 +63,11 @@ def decode(
     if skip_bad:
         federation = _without(given, _remembered_bad(folder))
     dtype = _dtype(federation, image_size, folder)
-    bad = _write_arrays(federation, image_size, dtype, folder, progress)
+    work = [
+        _Work(federation, _by_file(site.table), image_size, dtype, folder)
+        for site in federation.everyone
+    ]
+    bad = _write_arrays(work, progress)
     if bad and not skip_bad:
         raise DataError(
             f"{'; '.join(_describe(federation, bad))}; replace these files, or leave them out "
@@ -64,15 +78,7 @@ def decode(
         # from the start, so that the notes are the same whatever was known before
         return decode(given, image_size, cache, skip_bad=True, progress=progress)
     return federation, [
-        SiteData(
-            site.name,
-            _array_path(folder, site.table, image_size, dtype),
-            site.table["label"].to_numpy(dtype=np.int64),
-            site.table["split"].to_numpy(dtype="<U10"),
-            np.arange(len(site.table), dtype=np.int64),
-            pd.factorize(site.table["group"])[0].astype(np.int64),
-        )
-        for site in federation.everyone
+        one.site_data(site.name) for one, site in zip(work, federation.everyone, strict=True)
     ]
 
 
@@ -85,6 +91,11 @@ def _array_folder(cache: str | os.PathLike[str] | None) -> Path:
     return folder
 
 
+def _by_file(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with those of one file side by side, so that each is read only once."""
+    return table.iloc[np.argsort(pd.factorize(table["image"])[0], kind="stable")]
+
+
 def _dtype(federation: Federation, size: int, folder: Path) -> np.dtype[Any]:
     """Return uint16 if any image has more than 8 bits a channel, else uint8.
 
@@ -92,137 +103,221 @@ def _dtype(federation: Federation, size: int, folder: Path) -> np.dtype[Any]:
     and no file has to be opened.
     """
     shallow, deep = np.dtype(np.uint8), np.dtype(np.uint16)
-    tables = [site.table for site in federation.sites]
-    if all(_fits(_array_path(folder, t, size, shallow), len(t), size, shallow) for t in tables):
+    tables = [_by_file(site.table) for site in federation.everyone]
+    found = (_Work(federation, table, size, shallow, folder).images.counts() for table in tables)
+    if all(counts is not None for counts in found):
         return shallow
-    paths = [path for table in tables for path in table["image"]]
+    paths = [path for table in tables for path in table["image"].drop_duplicates()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return deep if any(pool.map(is_deep, paths)) else shallow
 
 
-def _array_path(folder: Path, table: pd.DataFrame, size: int, dtype: np.dtype[Any]) -> Path:
-    """Return the place of a site's array: a name made of all that its pixels depend on."""
-    key = "\n".join([*table["content"], str(size), dtype.name, _FORMAT])
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is to be done for a site: ``table`` has the rows of each file side by side."""
+
+    federation: Federation
+    table: pd.DataFrame
+    size: int
+    dtype: np.dtype[Any]
+    folder: Path
+
+    @property
+    def images(self) -> Stored:
+        """The place of the images: a name made of all that the pixels depend on."""
+        form = self.federation.form
+        shape = (form.channels, *[self.size] * form.dimensions)
+        return self._stored(image_keys(self.table), shape, self.dtype)
+
+    @property
+    def targets(self) -> Stored | None:
+        """The place of the masks; None if they are not needed."""
+        if self.federation.task != "segmentation":
+            return None
+        keys = target_keys(self.table, self.federation)
+        shape = (self.size,) * self.federation.form.dimensions
+        return self._stored(keys, shape, np.dtype(np.uint8))
+
+    def _stored(self, keys: list[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Stored:
+        form = json.dumps(asdict(self.federation.form))
+        text = "\n".join([*keys, str(shape), dtype.name, form, _FORMAT])
+        name = hashlib.sha256(text.encode()).hexdigest()
+        return Stored(self.folder / f"{name}.npy", len(keys), shape, dtype)
+
+    def read_images(self, rows: pd.DataFrame) -> Iterator[Images]:
+        """Give the images (k, C, S, S) of each of the rows of one file."""
+        images = read_pixels(rows["image"].iloc[0], self.size, self.dtype)[np.newaxis]
+        yield from [images] * len(rows)
+
+    def read_targets(self, rows: pd.DataFrame) -> Iterator[Images]:
+        """Give the masks (k, S, S) of each of the rows of one file."""
+        classes = len(self.federation.classes)
+        for _, row in rows.iterrows():
+            fov = row.get("fov", "")
+            yield read_mask(row["mask"], fov, row["image"], self.size, classes)[np.newaxis]
+
+    def site_data(self, name: str) -> SiteData:
+        """Return the arrays' paths with what is known of each image."""
+        counts = self.images.counts()
+        if counts is None:
+            raise DataError(f"{self.images.path} was removed or changed; decode again")
+        rows = self.table.loc[np.repeat(self.table.index, counts)]
+        return SiteData(
+            name,
+            self.images.path,
+            rows["label"].to_numpy(dtype=np.int64),
+            rows["split"].to_numpy(dtype="<U10"),
+            pd.factorize(rows["image"])[0].astype(np.int64),
+            pd.factorize(rows["group"])[0].astype(np.int64),
+            self.targets.path if self.targets else None,
+        )
 
 
-def _fits(path: Path, count: int, size: int, dtype: np.dtype[Any]) -> bool:
-    """Tell whether an array is there, of the right shape and whole, from its header and size."""
-    shape = (count, 3, size, size)
-    try:
-        found = np.load(path, mmap_mode="r")  # fails if the file is shorter than its header says
-        return bool(found.shape == shape and found.dtype == dtype)
-    except (OSError, ValueError, EOFError):
-        return False
+def image_keys(table: pd.DataFrame) -> list[str]:
+    """Return what each row's image depends on."""
+    return [str(content) for content in table["content"]]
 
 
-def _write_arrays(
-    federation: Federation,
-    size: int,
-    dtype: np.dtype[Any],
-    folder: Path,
-    progress: Progress | None,
-) -> dict[str, str]:
-    """Write the arrays that are not there yet; return the contents of bad files with reasons."""
-    total = sum(len(site.table) for site in federation.sites)
+def target_keys(table: pd.DataFrame, federation: Federation) -> list[str]:
+    """Return what each row's mask depends on; its image's size is checked, too."""
+    pairs = zip(table["content"], table["target"], strict=True)
+    return [f"{content}/{target}/{len(federation.classes)}" for content, target in pairs]
+
+
+def _write_arrays(work: list[_Work], progress: Progress | None) -> Bad:
+    """Write the arrays that are not there yet; return what is bad."""
+    todo = []
+    for one in work:
+        todo.append((one, one.images, image_keys(one.table), one.read_images))
+        if one.targets:
+            keys = target_keys(one.table, one.federation)
+            todo.append((one, one.targets, keys, one.read_targets))
+    total = sum(len(keys) for _, _, keys, _ in todo)
     done = 0
-    bad: dict[str, str] = {}
-    for site in federation.sites:
-        path = _array_path(folder, site.table, size, dtype)
-        if _fits(path, len(site.table), size, dtype):
-            done += len(site.table)
-            if progress:
-                progress(done, total)
+
+    def step(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress:
+            progress(done, total)
+
+    bad: Bad = {}
+    for one, stored, keys, read in todo:
+        if stored.counts() is not None:
+            step(len(keys))
             continue
         try:
-            with written_whole(path) as temporary, open(temporary, "wb") as file:
-                # Written in order and not through a memory map: there, a full disk is a crash.
-                header = {"descr": dtype.str, "fortran_order": False}
-                header["shape"] = (len(site.table), 3, size, size)
-                np.lib.format.write_array_header_1_0(file, header)
-                found: dict[str, str] = {}
-                contents = site.table["content"].tolist()
-                pixels = _in_order(site.table["image"].tolist(), size, dtype)
-                for content, image in zip(contents, pixels, strict=True):
-                    if isinstance(image, str):
-                        found[content] = image
-                    elif not found:
-                        file.write(image.tobytes())
-                    done += 1
-                    if progress:
-                        progress(done, total)
-                if found:
-                    raise _BadFilesError(found)
+            stored.write(_good_rows(one.table, keys, read, step))
         except _BadFilesError as error:
             bad.update(error.found)
     return bad
 
 
 class _BadFilesError(Exception):
-    """Leaves an array unwritten; carries the contents of bad files with reasons."""
+    """Leaves an array unwritten; carries what is bad."""
 
-    def __init__(self, found: dict[str, str]) -> None:
+    def __init__(self, found: Bad) -> None:
         super().__init__()
         self.found = found
 
 
-def _in_order(paths: list[str], size: int, dtype: np.dtype[Any]) -> Iterator[Pixels | str]:
-    """Give every image's pixels, or why there are none; decoded by as many threads as cores."""
+def _good_rows(
+    table: pd.DataFrame,
+    keys: list[str],
+    read: Callable[[pd.DataFrame], Iterator[Images]],
+    step: Callable[[int], None],
+) -> Iterator[Images]:
+    """Give each row's images; after the first bad one none, and in the end _BadFilesError."""
+    found: Bad = {}
+    for key, images in zip(keys, _in_order(table, read), strict=True):
+        if isinstance(images, BadImageError):
+            found[key] = (images.column, str(images))
+        elif not found:
+            yield images
+        step(1)
+    if found:
+        raise _BadFilesError(found)
 
-    def read(path: str) -> Pixels | str:
+
+def _in_order(
+    table: pd.DataFrame, read: Callable[[pd.DataFrame], Iterator[Images]]
+) -> Iterator[Images | BadImageError]:
+    """Give each row's images, or why there are none; decoded by as many threads as cores."""
+
+    def of_file(rows: pd.DataFrame) -> list[Images] | list[BadImageError]:
         try:
-            return read_pixels(path, size, dtype)
+            return list(read(rows))
         except BadImageError as error:
-            return str(error)
+            return [error] * len(rows)
 
+    files = [rows for _, rows in table.groupby("image", sort=False)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), _AT_ONCE):
-            yield from pool.map(read, paths[start : start + _AT_ONCE])
+        for start in range(0, len(files), _AT_ONCE):
+            for found in pool.map(of_file, files[start : start + _AT_ONCE]):
+                yield from found
 
 
-def _describe(federation: Federation, bad: dict[str, str]) -> list[str]:
+def _faults(table: pd.DataFrame, federation: Federation, bad: Bad) -> list[tuple[str, str] | None]:
+    """Return what is wrong with each row, or None."""
+    faults = [bad.get(key) for key in image_keys(table)]
+    if federation.task != "segmentation":
+        return faults
+    targets = target_keys(table, federation)
+    return [fault or bad.get(key) for fault, key in zip(faults, targets, strict=True)]
+
+
+def _describe(federation: Federation, bad: Bad) -> list[str]:
     """Return a sentence a site on its bad files: how many, and the first three with reasons."""
     sentences = []
-    for site in federation.sites:
-        rows = site.table[site.table["content"].isin(list(bad))]
-        pairs = zip(rows["image"][:3], rows["content"][:3], strict=True)
-        if len(rows):
-            first = ", ".join(f"{image} ({bad[content]})" for image, content in pairs)
+    for site in federation.everyone:
+        faults = _faults(site.table, federation, bad)
+        texts = []
+        for (_, row), fault in zip(site.table.iterrows(), faults, strict=True):
+            if fault:
+                column, why = fault
+                whose = "" if column == "image" else f" of {row['image']}"
+                texts.append(f"{row[column]}{whose} ({why})")
+        if texts:
+            masks = " or masks" if federation.task == "segmentation" else ""
             sentences.append(
-                f"site '{site.name}': {len(rows)} of {len(site.table)} images can't be decoded, "
-                f"first: {first}"
+                f"site '{site.name}': {len(texts)} of {len(site.table)} images{masks} can't be "
+                f"decoded, first: {', '.join(list(dict.fromkeys(texts))[:3])}"
             )
     return sentences
 
 
-def _without(federation: Federation, bad: dict[str, str]) -> Federation:
+def _without(federation: Federation, bad: Bad) -> Federation:
     """Return the federation without the bad files, with notes, after checking its sites again."""
     left_out = [f"{text}; left out" for text in _describe(federation, bad)]
     if not left_out:
         return federation
-    sites = tuple(
-        Site(s.name, s.table[~s.table["content"].isin(list(bad))].reset_index(drop=True))
-        for s in federation.sites
-    )
+    everyone = []
+    for site in federation.everyone:
+        good = [fault is None for fault in _faults(site.table, federation, bad)]
+        everyone.append(Site(site.name, site.table[good].reset_index(drop=True)))
     notes = [*federation.notes, *left_out]
-    notes += [note for note in check_sites(sites, federation.classes) if note not in notes]
-    return replace(federation, sites=sites, notes=tuple(notes))
+    found = check_sites(everyone, federation.classes, federation.task)
+    notes += [note for note in found if note not in notes]
+    held = everyone.pop() if federation.holdout else None
+    return replace(federation, sites=tuple(everyone), holdout=held, notes=tuple(notes))
 
 
 def _bad_index(folder: Path) -> Path:
     """Return the list of bad contents; another Pillow may read them, so it has its version."""
-    return folder / f"unreadable-{PIL.__version__}.json"
+    return folder / f"unreadable-{_FORMAT}-{version('pillow')}.json"
 
 
-def _remembered_bad(folder: Path) -> dict[str, str]:
+def _remembered_bad(folder: Path) -> Bad:
     """Return what was found to be bad before: without it every start would decode in vain."""
     try:
         found = json.loads(_bad_index(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: (str(fault[0]), str(fault[1])) for key, fault in found.items()}
 
 
-def _remember_bad(folder: Path, bad: dict[str, str]) -> None:
+def _remember_bad(folder: Path, bad: Bad) -> None:
     with written_whole(_bad_index(folder)) as temporary:
         temporary.write_text(json.dumps(_remembered_bad(folder) | bad), encoding="utf-8")

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
-from counterpoint.data.site import Reading, Task
+from counterpoint.data.masks import highest_class
+from counterpoint.data.site import IGNORED, Reading, Task
 from counterpoint.data.tables import (
     class_names,
     clean_label,
@@ -18,6 +20,8 @@ from counterpoint.data.tables import (
 from counterpoint.errors import DataError, nearest
 
 _GROUPS = ("group", "patient", "patient_id", "lesion", "lesion_id")
+_FIELDS = ("fov", "fov_mask")
+_REQUIRED = {"classification": ("image", "label"), "segmentation": ("image", "mask")}
 
 
 def own_task(path: Path) -> Task:
@@ -43,58 +47,88 @@ def read_own(
 ) -> Reading:
     """Read one CSV (columns site, image, label) or a folder of site folders with labels.csv each.
 
-    Optional columns: split, group (or patient, patient_id, lesion, lesion_id) and mask. Image and
-    mask paths are relative to the CSV's folder; site names and labels are any texts. With
-    ``use_split`` false a split column is not looked at. The classes are the labels that occur, or
-    ``only_classes`` in their order, and then no other label may occur. Raises DataError, which
-    names file, line or column and says what to do.
+    Optional columns: split, group (or patient, patient_id, lesion, lesion_id), mask and fov (or
+    fov_mask, a mask of what counts). Image and mask paths are relative to the CSV's folder; site
+    names and labels are any texts. With ``use_split`` false a split column is not looked at. The
+    classes are the labels that occur, or ``only_classes`` in their order, and then no other label
+    may occur.
+
+    For segmentation every row needs a mask and a label is optional: it only helps to make a split
+    in proportion. ``only_classes`` are then the names of the masks' values 0, 1, ...; where left
+    out, all masks are looked through for the highest one.
+
+    Raises DataError, which names file, line or column and says what to do.
     """
     if not path.exists():
         raise DataError(f"there is no file or folder {path}; check the path")
     notes: list[str] = []
     if path.is_file():
-        sources = _one_csv(path)
+        sources = _one_csv(path, task)
     elif (path / "labels.csv").is_file():
-        sources = _one_csv(path / "labels.csv")
+        sources = _one_csv(path / "labels.csv", task)
     else:
-        sources = _site_folders(path, notes)
+        sources = _site_folders(path, task, notes)
     _require_split_everywhere(sources, use_split)
     notes += _notes_on_columns(sources)
-    tables = {site: _to_site(file, raw, site, use_split) for site, (file, raw) in sources.items()}
-    classes = class_names([label for table in tables.values() for label in table["label"]])
-    if only_classes is not None:
+    tables = {
+        site: _to_site(file, raw, site, use_split, task) for site, (file, raw) in sources.items()
+    }
+    labels = class_names([label for table in tables.values() for label in table["label"]])
+    if only_classes is not None and task == "classification":
         _require_labels(sources, tables, only_classes)
-        classes = tuple(only_classes)
-    notes += _notes_on_classes(classes)
-    index = {name: place for place, name in enumerate(classes)}
+        labels = tuple(only_classes)
+    notes += _notes_on_classes(labels)
+    index = {name: place for place, name in enumerate(labels)}
     for table in tables.values():
         table["label"] = table["label"].map(index).astype("int64")
-    return Reading(path.stem if path.is_file() else path.name, classes, tables, tuple(notes))
+    classes = labels if task == "classification" else _mask_classes(tables, only_classes)
+    name = path.stem if path.is_file() else path.name
+    return Reading(name, classes, tables, tuple(notes), task)
 
 
-def _one_csv(file: Path) -> dict[str, tuple[Path, pd.DataFrame]]:
+def _mask_classes(tables: dict[str, pd.DataFrame], names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the masks' values; without ``names`` all masks are looked through."""
+    if names is None:
+        paths = {path for table in tables.values() for path in table["mask"]}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            highest = max(pool.map(highest_class, sorted(paths)), default=0)
+        names = ["background", *map(str, range(1, highest + 1))]
+        if highest < 2:
+            names = ["background", "foreground"]
+    if not 2 <= len(names) <= IGNORED:
+        raise DataError(
+            f"masks with {len(names)} classes; segmentation needs 2 to {IGNORED}, the background "
+            "first (--classes background,lesion)"
+        )
+    return tuple(names)
+
+
+def _one_csv(file: Path, task: Task) -> dict[str, tuple[Path, pd.DataFrame]]:
     """Return the rows of a single CSV by site, in the order in which the sites come."""
-    table = read_table(file, ("site", "image", "label"))
+    table = read_table(file, ("site", *_REQUIRED[task]))
     require_values(file, table["site"])
     _require_different_images(file, table)
     return {str(site): (file, rows) for site, rows in table.groupby("site", sort=False)}
 
 
-def _site_folders(folder: Path, notes: list[str]) -> dict[str, tuple[Path, pd.DataFrame]]:
+def _site_folders(
+    folder: Path, task: Task, notes: list[str]
+) -> dict[str, tuple[Path, pd.DataFrame]]:
     """Return the rows of every site folder, in the order of names; the others go to the notes."""
     inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     sites = [p for p in inside if (p / "labels.csv").is_file()]
+    columns = ",".join(_REQUIRED[task])
     if not sites:
         raise DataError(
             f"{folder} has neither a labels.csv nor folders with one; give a CSV with columns "
-            "site,image,label or a folder with one folder a site, each with images and a "
-            "labels.csv (columns image,label)"
+            f"site,{columns} or a folder with one folder a site, each with images and a "
+            f"labels.csv (columns {columns})"
         )
     left_out = [p.name for p in inside if p not in sites]
     if left_out:
         notes.append(f"folders without labels.csv were left out: {', '.join(left_out)}")
     sources = {
-        p.name: (p / "labels.csv", read_table(p / "labels.csv", ("image", "label"))) for p in sites
+        p.name: (p / "labels.csv", read_table(p / "labels.csv", _REQUIRED[task])) for p in sites
     }
     for file, table in sources.values():
         _require_different_images(file, table)
@@ -133,12 +167,13 @@ def _require_split_everywhere(
         )
 
 
-def _to_site(file: Path, raw: pd.DataFrame, site: str, use_split: bool) -> pd.DataFrame:
+def _to_site(file: Path, raw: pd.DataFrame, site: str, use_split: bool, task: Task) -> pd.DataFrame:
     """Return a site's table in the columns of `Reading`; labels are still texts."""
-    require_values(file, raw["label"])
+    require_values(file, raw[_REQUIRED[task][1]])
     table = pd.DataFrame(index=raw.index)
     table["image"] = [_absolute(file, value) for value in raw["image"]]
-    table["label"] = [clean_label(value) for value in raw["label"]]
+    labels = raw["label"] if "label" in raw.columns else [""] * len(raw)
+    table["label"] = [clean_label(value) for value in labels]
     table["split"] = split_names(file, raw["split"]) if use_split and _has_split(raw) else ""
     column = _group_column(raw)
     known = raw[column] if column else [""] * len(raw)
@@ -146,8 +181,10 @@ def _to_site(file: Path, raw: pd.DataFrame, site: str, use_split: bool) -> pd.Da
     table["group"] = [
         value or f"image:{site}/{image}" for value, image in zip(known, raw["image"], strict=True)
     ]
-    if "mask" in raw.columns:
-        table["mask"] = [_absolute(file, value) if value else "" for value in raw["mask"]]
+    field = next((name for name in _FIELDS if name in raw.columns), None)
+    for name, source in (("mask", "mask"), ("fov", field)):
+        if source in raw.columns:
+            table[name] = [_absolute(file, value) if value else "" for value in raw[source]]
     return table
 
 
@@ -178,7 +215,7 @@ def _notes_on_columns(sources: dict[str, tuple[Path, pd.DataFrame]]) -> list[str
     """Return notes on misspelt columns and on rows whose patient is not known."""
     notes = []
     for file, table in dict(sources.values()).items():
-        optional = ("split", "mask") if _group_column(table) else ("split", "mask", *_GROUPS)
+        optional = ("split", "mask", "fov", *(() if _group_column(table) else _GROUPS))
         notes += [f"{file}: {text}" for text in misspelt(list(table.columns), optional)]
     for site, (_, table) in sources.items():
         column = _group_column(table)

@@ -1,5 +1,7 @@
-"""Read one image file as pixels of a wanted size."""
+"""Read one photograph as pixels of a wanted size."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,18 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _DEEP = ("I", "F")  # Pillow's modes with more than 8 bits a channel; I;16 and the like included
 _MOST = 65535
+_ORIENTATION = 0x0112
 
 
 class BadImageError(ValueError):
-    """A file is no image, or a broken one; the text says why without naming the file."""
+    """A file is no image, or a broken one; the text says why without naming the file.
+
+    ``column`` of its row says which file is meant: "image", "mask" or "fov".
+    """
+
+    def __init__(self, why: str, column: str = "image") -> None:
+        super().__init__(why)
+        self.column = column
 
 
 def is_deep(path: str) -> bool:
@@ -27,27 +37,48 @@ def is_deep(path: str) -> bool:
         return False
 
 
+@contextmanager
+def upright(path: str, column: str = "image") -> Iterator[Image.Image]:
+    """Open an image and turn it as its EXIF orientation says.
+
+    Raises BadImageError, also for what goes wrong in the block, for a broken or far too large
+    image (a "decompression bomb"), and DataError if the file can't be read at all.
+    """
+    try:
+        with Image.open(path) as opened:
+            yield ImageOps.exif_transpose(opened)
+    except (DataError, BadImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImageError("not an image in a known format", column) from error
+    except Exception as error:  # Pillow's plugins raise many kinds for broken files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"the file {path} can't be read ({error.strerror})") from error
+        raise BadImageError(str(error) or type(error).__name__, column) from error
+
+
+def size_of(path: str) -> tuple[int, int]:
+    """Return an upright image's width and height from its header; raises as `upright` does."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            return image.size[::-1] if turned else image.size
+    except Exception:
+        with upright(path) as image:  # says what is wrong
+            return image.size
+
+
 def read_pixels(path: str, size: int, dtype: np.dtype[Any]) -> Pixels:
     """Return an image as an array (3, size, size) of uint8 or uint16.
 
     Raises BadImageError for a broken image, a far too large one (a "decompression bomb"), or grey
     values outside 0 to 65535, and DataError if the file can't be read at all.
     """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith(_DEEP):
-                return _deep_pixels(image, size)
-            image.info.pop("transparency", None)  # it is dropped; Pillow would warn about it
-            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except (DataError, BadImageError, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise BadImageError("not an image in a known format") from error
-    except Exception as error:  # Pillow's plugins raise many kinds for broken files
-        if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"the file {path} can't be read ({error.strerror})") from error
-        raise BadImageError(str(error) or type(error).__name__) from error
+    with upright(path) as image:
+        if image.mode.startswith(_DEEP):
+            return _deep_pixels(image, size)
+        image.info.pop("transparency", None)  # it is dropped; Pillow would warn about it
+        resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
     return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * np.uint16(257)
 

@@ -1,0 +1,198 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from counterpoint.data import decode, load
+from counterpoint.data.masks import nearest_neighbour, read_mask, to_classes
+from counterpoint.data.pixels import BadImageError
+from counterpoint.data.site import IGNORED
+from counterpoint.errors import DataError
+
+SPLITS = ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Return a function that writes values as a picture and returns its path."""
+
+    def save(values, name="mask.png", **options):
+        picture = values if isinstance(values, Image.Image) else Image.fromarray(np.array(values))
+        picture.save(tmp_path / name, **options)
+        return str(tmp_path / name)
+
+    return save
+
+
+@pytest.fixture
+def image(save):
+    return save(np.zeros((8, 8, 3), np.uint8), "image.png")
+
+
+@pytest.fixture
+def write(save, tmp_path):
+    """Return a function that writes a table of two sites with (8, 8) images and masks."""
+
+    def write(mask=None, change=None, fov=None):
+        rng = np.random.default_rng(0)
+        rows = []
+        for site in ("x", "y"):
+            for i, split in enumerate(SPLITS):
+                name = f"{site}{i}"
+                save(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8), f"{name}.png")
+                values = np.eye(8, dtype=np.uint8) * 255 if mask is None else mask
+                save(values, f"{name}-mask.png")
+                rows.append([site, f"{name}.png", f"{name}-mask.png", split, name])
+        table = pd.DataFrame(rows, columns=["site", "image", "mask", "split", "patient"])
+        if fov is not None:
+            save(fov, "fov.png")
+            table["fov_mask"] = "fov.png"
+        table = table if change is None else change(table)
+        table.to_csv(tmp_path / "all.csv", index=False)
+        return tmp_path / "all.csv"
+
+    return write
+
+
+def test_two_classes_are_background_and_all_else(save, image):
+    values = np.zeros((8, 8), np.uint8)
+    values[0] = 1
+    few = read_mask(save(values), "", image, 8, 2)
+    assert (few == values).all()
+    assert (read_mask(save(values * 5), "", image, 8, 2) == values).all()
+    assert (read_mask(save(values.astype(bool)), "", image, 8, 2) == values).all()
+    assert (read_mask(save(values.astype(np.uint16) * 65535), "", image, 8, 2) == values).all()
+    colours = np.repeat(values[..., None] * 255, 3, axis=2)
+    assert (read_mask(save(colours), "", image, 8, 2) == values).all()
+
+
+def test_a_jpeg_has_clean_edges(save):
+    values = np.zeros((64, 64), np.uint8)
+    values[10:50, 20:40] = 255
+    image = save(np.zeros((64, 64, 3), np.uint8), "image.png")
+    path = save(values, "mask.jpg", quality=40)
+    assert len(np.unique(np.asarray(Image.open(path)))) > 2
+    assert (read_mask(path, "", image, 64, 2) == values // 255).all()
+
+
+def test_a_palette_counts_by_its_indices(save, image):
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
+    picture = Image.fromarray(values, mode="P")
+    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    assert (read_mask(save(picture), "", image, 8, 3) == values).all()
+
+
+def test_masks_that_are_refused(save, image):
+    values = np.zeros((8, 8), np.uint8)
+    values[3, 3] = 7
+    with pytest.raises(BadImageError, match=r"a value of 7; with 3 classes .* 0 to 2"):
+        read_mask(save(values), "", image, 8, 3)
+    with pytest.raises(BadImageError, match="10x8 pixels, but its image has 8x8"):
+        read_mask(save(np.zeros((8, 10), np.uint8)), "", image, 8, 2)
+    with pytest.raises(BadImageError, match="colours"):
+        read_mask(save(np.full((8, 8, 3), (200, 10, 10), np.uint8)), "", image, 8, 2)
+    with pytest.raises(BadImageError, match="8x9") as caught:
+        read_mask(save(values), save(np.zeros((9, 8), np.uint8), "fov.png"), image, 8, 2)
+    assert caught.value.column == "fov"
+
+
+def test_sizes_are_compared_upright(save):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.zeros((12, 8), np.uint8)
+    values[2, :] = 255
+    image = save(np.zeros((8, 12, 3), np.uint8), "image.jpg", exif=exif)
+    assert (read_mask(save(values), "", image, 24, 2).mean(axis=1) > 0).sum() == 2
+
+
+def test_outside_the_field_of_view_nothing_counts(save, image):
+    values, seen = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    values[:4], seen[:, :4] = 255, 255
+    found = read_mask(save(values), save(seen, "fov.png"), image, 8, 2)
+    assert (found[:, 4:] == IGNORED).all()
+    assert (found[:, :4] == values[:, :4] // 255).all()
+
+
+def test_nearest_neighbour_makes_no_new_values():
+    values = np.random.default_rng(0).choice([0, 7], (13, 9)).astype(np.uint8)
+    for size in (4, 9, 31):
+        assert set(np.unique(nearest_neighbour(values, size))) <= {0, 7}
+    doubled = nearest_neighbour(values[:9], 18)
+    assert (doubled[::2, ::2] == values[:9]).all()
+    assert (doubled[1::2, 1::2] == values[:9]).all()
+    assert to_classes(np.zeros((0,)), 2).size == 0
+
+
+def test_own_masks_from_table_to_part(write, monkeypatch):
+    path = write()
+    federation = load(path)
+    assert (federation.task, federation.classes) == ("segmentation", ("background", "foreground"))
+    _, sites = decode(federation, 16)
+    part = sites[0].part("train")
+    assert part.targets.shape == (8, 16, 16)
+    assert part.targets.dtype == np.uint8
+    assert isinstance(part.targets, np.memmap)
+    assert (part.targets[0] == nearest_neighbour(np.eye(8, dtype=np.uint8), 16)).all()
+    assert part.cases.tolist() == [0, 1, 2, 3]
+    federation = load(path, classes=["skin", "lesion"])
+    assert federation.classes == ("skin", "lesion")
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
+    assert decode(federation, 16)[1][0].targets == sites[0].targets
+
+
+def test_more_classes_are_counted(write):
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) % 4
+    path = write(values)
+    federation = load(path)
+    assert federation.classes == ("background", "1", "2", "3")
+    assert (decode(federation, 8)[1][1].part("test").targets[0] == values).all()
+    with pytest.raises(DataError, match=r"x0-mask.png of .*x0.png \(a value of 3; with 3 classes"):
+        decode(load(path, classes=["a", "b", "c"]), 8)
+    with pytest.raises(DataError, match="1 classes; segmentation needs 2"):
+        load(path, classes=["a"])
+
+
+def test_a_field_of_view_in_the_table(write):
+    seen = np.zeros((8, 8), np.uint8)
+    seen[:, :4] = 255
+    plain, federation = load(write()), load(write(fov=seen))
+    assert plain.fingerprint != federation.fingerprint
+    targets = decode(federation, 8)[1][0].part("train").targets
+    assert (targets[..., 4:] == IGNORED).all()
+    assert set(np.unique(targets[..., :4])) == {0, 1}
+
+
+def test_bad_masks_are_named_or_left_out(write, tmp_path, save):
+    path = write()
+    (tmp_path / "x1-mask.png").write_text("no image")
+    save(np.zeros((9, 9), np.uint8), "y2-mask.png")
+    federation = load(path)
+    with pytest.raises(DataError) as caught:
+        decode(federation, 8)
+    text = str(caught.value)
+    assert f"{tmp_path / 'x1-mask.png'} of {tmp_path / 'x1.png'} (not an image" in text
+    assert "y2-mask.png" in text
+    assert "y2.png (9x9 pixels, but its image has 8x8)" in text
+    for _ in range(2):
+        cleaned, sites = decode(federation, 8, skip_bad=True)
+        assert [len(site.table) for site in cleaned.sites] == [7, 7]
+        assert [len(site.labels) for site in sites] == [7, 7]
+        assert any("x1-mask.png" in note and "left out" in note for note in cleaned.notes)
+
+
+def test_every_row_needs_a_mask(write):
+    with pytest.raises(DataError, match=r"line 4: no value in column 'mask'"):
+        load(write(change=lambda t: t.assign(mask=t["mask"].where(t.index != 2, ""))))
+    with pytest.raises(DataError, match="no column 'mask'"):
+        load(write(change=lambda t: t.drop(columns="mask")), task="segmentation")
+
+
+def test_the_site_held_out_is_decoded_too():
+    federation = load("phantom", task="segmentation", holdout="west")
+    assert federation.classes == ("background", "foreground")
+    _, sites = decode(federation, 32)
+    assert [site.name for site in sites][-1] == "west"
+    held = sites[-1].part("test")
+    assert held.targets.shape == (len(federation.holdout.table), 32, 32)
+    assert set(np.unique(held.targets)) == {0, 1}
+    assert len(np.unique(sites[-1].groups)) == federation.holdout.table["group"].nunique()
