@@ -9,9 +9,15 @@ import torch
 from torch import nn
 
 from counterpoint.errors import SettingsError, nearest
+from counterpoint.models.densenet121 import DenseNet121
 from counterpoint.models.slim_vgg16 import SlimVGG16
+from counterpoint.models.unet import UNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"slim-vgg16": SlimVGG16}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "slim-vgg16": SlimVGG16,
+    "densenet121": DenseNet121,
+    "unet": UNet,
+}
 
 # Names under which the libraries of the field ask for the same things.
 OUTPUTS = ("num_classes", "n_classes", "out_channels", "classes")
