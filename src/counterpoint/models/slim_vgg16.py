@@ -10,12 +10,13 @@ class SlimVGG16(nn.Module):
     """13 convolutions and 2 linear layers, batch norm after all but the last, no biases.
 
     Images (N, in_channels, H, W) with sides of at least 32 pixels give logits (N, classes).
+    ``bias=True`` gives the last layer a bias (``--network vgg_b`` of the released script).
 
     >>> sum(p.numel() for p in SlimVGG16(3).parameters())
     2371104
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3, bias: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = in_channels
@@ -32,7 +33,7 @@ class SlimVGG16(nn.Module):
         self.penultimate = nn.Sequential(
             nn.Linear(width, FEATURES, bias=False), nn.BatchNorm1d(FEATURES), nn.ReLU(inplace=True)
         )
-        self.classifier = nn.Linear(FEATURES, num_classes, bias=False)
+        self.classifier = nn.Linear(FEATURES, num_classes, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes)."""
