@@ -15,23 +15,32 @@ from counterpoint.models import MODELS, build_network, find_model
 from counterpoint.statistics import Statistics, drop_running_statistics
 
 FORMAT = "counterpoint-model-2"
+INPUT_RANGE = (-1.0, 1.0)
+"""What 0 and 1 become before the network; models from elsewhere may have learnt another range."""
 
 
 class Predictor(nn.Module):
-    """Images (N, C, S, S) in 0..1, or volumes, harmonised, moved to -1..1, through the network.
+    """Images (N, C, S, S) in 0..1, or volumes, harmonised, moved to ``input_range``, then the net.
 
     Harmonising comes before the shift to -1..1: the sign of an image's mean belongs to its
     phase, and should not depend on whether the image is brighter than mid-grey.
     """
 
-    def __init__(self, harmonise: nn.Module, network: nn.Module) -> None:
+    def __init__(
+        self,
+        harmonise: nn.Module,
+        network: nn.Module,
+        input_range: tuple[float, float] = INPUT_RANGE,
+    ) -> None:
         super().__init__()
         self.harmonise = harmonise
         self.network = network
+        self.input_range = input_range
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's output: logits (N, classes), for segmentation (N, classes, *space)."""
-        output: Tensor = self.network(self.harmonise(images) * 2 - 1)
+        low, high = self.input_range
+        output: Tensor = self.network(self.harmonise(images) * (high - low) + low)
         return output
 
 
@@ -43,6 +52,7 @@ def build_predictor(
     harmonise: Harmoniser,
     statistics: Statistics,
     dense: bool = False,
+    input_range: tuple[float, float] = INPUT_RANGE,
 ) -> Predictor:
     """Make a predictor with fresh weights for images of ``shape`` (C, H, W) or (C, D, H, W).
 
@@ -52,7 +62,7 @@ def build_predictor(
     network = build_network(model, model_options, outputs, shape, dense)
     if statistics == "batch":
         drop_running_statistics(network)
-    return Predictor(harmonise.layer(shape), network)
+    return Predictor(harmonise.layer(shape), network, input_range)
 
 
 def model_card(
@@ -65,7 +75,10 @@ def model_card(
     statistics: Statistics,
     **facts: object,
 ) -> dict[str, str]:
-    """What is saved beside a model's weights, so that it can be loaded again."""
+    """What is saved beside a model's weights, so that it can be loaded again.
+
+    Of ``facts``, which are free, ``input_range`` has a meaning: see `Predictor`.
+    """
     card = {
         "format": FORMAT,
         "model": model,
@@ -104,6 +117,7 @@ def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
             raise StateError(f"{path} has format {card['format']}, this version reads {FORMAT}")
         harmonise = dict(card["harmonise"])
         part = HARMONISERS[harmonise.pop("kind")]
+        low, high = card.get("input_range", INPUT_RANGE)
         made = find_model(card["model"])
         if card["model"] not in MODELS and not (
             isinstance(made, type) and issubclass(made, nn.Module)
@@ -117,6 +131,7 @@ def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
             part(**harmonise),
             card["statistics"],
             dense=card["task"] == "segmentation",
+            input_range=(float(low), float(high)),
         )
         predictor.load_state_dict(read_tensors(path))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
