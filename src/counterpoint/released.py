@@ -21,10 +21,11 @@ from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.files import write_tensors
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation, Harmoniser, NoHarmoniser
 from counterpoint.models import densenet121, slim_vgg16, unet
-from counterpoint.predictor import CHANNELS, INPUT_RANGE, Predictor, model_card
+from counterpoint.predictor import INPUT_RANGE, Predictor, model_card
 from counterpoint.statistics import Statistics, drop_running_statistics
 
 SOURCES = {"prrfl": "PRR-FL", "harmofl": "HarmoFL"}
+CHANNELS = 3
 AMPLITUDE = "amp_norm.running_amp"
 SITES = "ABCD"
 
@@ -93,7 +94,8 @@ def import_checkpoint(
     size = found.size or image_size or 128
     if image_size not in (None, size):
         raise SettingsError(f"{path} takes images of {size}x{size} pixels, not {image_size}")
-    layer = found.harmonise.layer(CHANNELS, size)
+    shape = (CHANNELS, size, size)
+    layer = found.harmonise.layer(shape)
     if isinstance(layer, AmplitudeLayer) and found.amplitude is not None:
         layer.amplitude.copy_(found.amplitude)
         layer.ready.fill_(True)
@@ -102,8 +104,9 @@ def import_checkpoint(
     card = model_card(
         found.model,
         found.options,
+        "segmentation" if found.model == "unet" else "classification",
         names,
-        size,
+        shape,
         found.harmonise,
         found.statistics,
         input_range=found.input_range,

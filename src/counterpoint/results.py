@@ -58,7 +58,7 @@ class Result:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Test scores, a row a site: macro_f1, accuracy, auc (0..1), or dice, iou, ..., and loss."""
+        """Test scores, a row a site: macro_f1, accuracy, auc, or dice, iou, ..., and loss."""
         columns = [*self.results["metrics"], "loss"]
         return pd.DataFrame.from_dict(self.results["test"], orient="index", columns=columns)
 

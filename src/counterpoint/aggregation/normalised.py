@@ -18,9 +18,9 @@ class Normalised:
     """A site that takes more steps does not pull the mean more.
 
     What leaves a site is its way per step, d = (x - y) / a, and a. x are the weights at the start
-    of the round, y at its end; a is the number of steps, with momentum rho the sum of their weights
-    a = (K - rho (1 - rho^K) / (1 - rho)) / (1 - rho). The server update ``normalised`` goes the mean
-    direction for the mean number of steps.
+    of the round, y at its end; a is the number of steps K, with momentum rho the sum of their
+    weights, a = (K - rho (1 - rho^K) / (1 - rho)) / (1 - rho). The server update ``normalised``
+    goes the mean direction for the mean number of steps.
     """
 
     kind: ClassVar[str] = "normalised"

@@ -19,8 +19,8 @@ from counterpoint.ranges import NotNegative, Positive
 class Contrastive:
     """The task's loss + mu * l_con, which draws features to the global model's.
 
-    l_con = -log( e^{cos(z, z_glob)/tau} / (e^{cos(z, z_glob)/tau} + e^{cos(z, z_prev)/tau}) ): z are
-    the features of the model in training, z_glob those of the model that the site received, and
+    l_con = -log(e^{cos(z, z_glob)/tau} / (e^{cos(z, z_glob)/tau} + e^{cos(z, z_prev)/tau})): z
+    are the features of the model in training, z_glob those of the model that the site received,
     z_prev those of the model that it had at the end of its last round. There is no such model in
     the first round, and no contrast. Features are what enters the last layer, averaged over space;
     the paper puts a projection head before it, which other networks do not have.

@@ -15,8 +15,9 @@ from counterpoint.ranges import NotNegative
 class Ditto:
     """Two models a site: the global one as in FedAvg, and a personal one v that stays.
 
-    v is trained on the task's loss + lambda/2 * ||v - w_start||^2 (equation 1 of the paper), w_start
-    the global weights at the start of the round. ``strength`` is lambda; the paper tries 0.1 to 2.
+    v is trained on the task's loss + lambda/2 * ||v - w_start||^2 (equation 1 of the paper), with
+    w_start the global weights at the start of the round. ``strength`` is lambda; the paper tries
+    0.1 to 2.
     """
 
     kind: ClassVar[str] = "ditto"

@@ -1,9 +1,6 @@
 """HarmoFL: images of one common amplitude, weights drawn to flat optima, one global model.
 
-Two differences from the released code remain: its DenseNet121 has batch norm without scale and
-shift, MONAI's has them; and it cuts all training sets to the smallest, which is a setting of the
-data here (``--train-limit smallest``). Its amplitude normalisation replaces only the zero
-frequency, by that of the first batch: ``--set band=dc --set harmonise.momentum=0``.
+As the paper has it; ``harmofl-released`` is what the released code computes.
 """
 
 from counterpoint.harmonise import AmplitudeNormalisation
@@ -14,7 +11,7 @@ METHOD = Method(
     paper="Jiang, Wang, Dou: HarmoFL: Harmonizing Local and Global Drifts in Federated Learning "
     "on Heterogeneous Medical Images, AAAI 2022",
     summary="Amplitude normalisation of the images and weight perturbation in every step; all "
-    "weights are averaged, and no running statistics exist (as released).",
+    "weights are averaged, and no running statistics exist.",
     harmonise=AmplitudeNormalisation(band="full", momentum=0.1),
     perturbation=0.05,
     statistics="batch",
@@ -23,7 +20,7 @@ METHOD = Method(
         local_epochs=1,
         batch_size=128,
         image_size=96,
-        model="monai.networks.nets:DenseNet121",
+        model="densenet121",
         augmentation="flips",
         lr=1e-3,
         momentum=0.9,

@@ -1,8 +1,10 @@
 """PRR-FL: a personal model a site, taught by a deputy that shares low frequencies only."""
 
+from dataclasses import replace
+
 from counterpoint.aggregation import ProgressiveFourier
 from counterpoint.local import DeputyTransfer
-from counterpoint.methods.method import Method, Schedule
+from counterpoint.methods.method import SEGMENTATION, Method, Schedule
 
 METHOD = Method(
     name="prrfl",
@@ -15,4 +17,5 @@ METHOD = Method(
     aggregation=ProgressiveFourier(phase="local", start=0.7, end=0.95),
     statistics="local",
     schedule=Schedule(select_last=0.2),
+    segmentation=replace(SEGMENTATION, select_last=0.2),
 )

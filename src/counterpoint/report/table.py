@@ -29,13 +29,17 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:.2f} MB"
 
 
+USUAL = ("--harmonise none", "--local plain", "--aggregation all", "--server mean")
+"""What a method does where it says nothing else."""
+
+
 def results_table(result: Result) -> RenderableType:
     """Test scores per site with mean and worst site, and what else a run says at its end."""
     values = result.results
     table = Table(
         title=Text(f"{values['method']} on {values['data']}: test scores"),
-        caption=f"{chosen_by(values)}; batch norm: {values['statistics']}; protocol: {values['protocol']}; "
-        f"seed {values['seed']}",
+        caption=f"{chosen_by(values)}; batch norm: {values['statistics']}; "
+        f"protocol: {values['protocol']}; seed {values['seed']}",
     )
     score, metrics = values["score"], [*values["metrics"], "loss"]
     table.add_column("site")
@@ -69,30 +73,27 @@ def results_table(result: Result) -> RenderableType:
 
 
 def methods_table(names: list[str]) -> Table:
-    """All methods and their compositions."""
-    table = Table(title="methods and what they are composed of", show_lines=False)
-    for column in (
-        "method",
-        "harmonise",
-        "local",
-        "perturbation",
-        "aggregation",
-        "server",
-        "statistics",
-    ):
-        table.add_column(column)
+    """All methods and their compositions, as the options that make the same of any other."""
+    table = Table(title="methods and what they are composed of", box=None, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("composition")
     for name in names:
         method = make_settings(name, "phantom", {}).method
-        table.add_row(
-            name,
-            *(getattr(method, part).kind for part in ("harmonise", "local")),
-            f"{method.perturbation:g}{' adaptive' if method.adaptive else ''}"
-            if method.perturbation
-            else "none",
-            f"{method.aggregation.kind}{' (pooled)' if method.pooled else ''}",
-            method.server.kind,
-            method.statistics,
-        )
+        parts = [f"--{part} {getattr(method, part).kind}" for part in CHOICES]
+        parts = [part for part in parts if part not in USUAL]
+        if method.perturbation:
+            adaptive = " --set adaptive=true" if method.adaptive else ""
+            parts.append(f"--perturbation {method.perturbation:g}{adaptive}")
+        if method.schedule.loss != "default":
+            parts.append(f"--loss {method.schedule.loss}")
+        if method.schedule.weighting != "equal":
+            parts.append(f"--set weighting={method.schedule.weighting}")
+        if method.schedule.finetune_epochs:
+            parts.append(f"--finetune-epochs {method.schedule.finetune_epochs}")
+        if method.pooled:
+            parts.append("(pooled)")
+        table.add_row(name, Text(" ".join([*parts, f"--statistics {method.statistics}"])))
+    table.caption = f"What is not named: {' '.join(USUAL)} --perturbation 0"
     return table
 
 

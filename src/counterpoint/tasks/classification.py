@@ -173,7 +173,7 @@ def _area(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> f
     n = int(positive.sum())
     if n in (0, len(positive)):
         return math.nan
-    values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
     below = ranks[inverse][positive].sum() - n * (n + 1) / 2
     return float(below / (n * (len(positive) - n)))

@@ -1,0 +1,11 @@
+"""FedAdagrad: Adagrad at the server."""
+
+from counterpoint.methods.method import Method
+from counterpoint.server_update import Adagrad
+
+METHOD = Method(
+    name="fedadagrad",
+    paper="Reddi et al.: Adaptive Federated Optimization, ICLR 2021",
+    summary="All weights are averaged; the server takes the mean change as a gradient for Adagrad.",
+    server=Adagrad(),
+)
