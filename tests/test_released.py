@@ -343,7 +343,13 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
             lambda: vgg_state() | {"fc1.bn.bias": torch.full((64,), math.nan)},
             "bias is not finite",
         ),
-        ("harmofl", lambda: vgg_state(), "no checkpoint of HarmoFL: it has no server_model"),
+        ("harmofl", lambda: vgg_state(), "is a checkpoint of PRR-FL: import it with --from prrfl"),
+        (
+            "prrfl",
+            lambda: harmofl_checkpoint(unet_state(2)),
+            "is a checkpoint of HarmoFL: import it with --from harmofl",
+        ),
+        ("harmofl", lambda: {"model": 1}, "no checkpoint of HarmoFL: it has no server_model"),
         (
             "harmofl",
             lambda: {"server_model": {"a": torch.ones(1)}},

@@ -83,6 +83,12 @@ def import_checkpoint(
     if out.exists():
         raise SettingsError(f"{out} exists already; choose another file for --out")
     content = read_checkpoint(path)
+    marks = {"prrfl": "layer1.0.conv.weight", "harmofl": "server_model"}
+    other = next((name for name in SOURCES if name != source and marks[name] in content), None)
+    if other:
+        raise StateError(
+            f"{path} is a checkpoint of {SOURCES[other]}: import it with --from {other}"
+        )
     found = _prrfl(path, content) if source == "prrfl" else _harmofl(path, content)
     names = found.classes if classes is None else tuple(classes)
     outputs = list(found.network.state_dict().values())[-1].shape[0]
