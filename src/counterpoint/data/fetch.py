@@ -77,8 +77,8 @@ def fetch(
         )
     if not accept:
         raise SettingsError(
-            f"{licence_of(name)}\nTo fetch {name}, accept its licence with --accept-licence "
-            "(in Python: accept=True)"
+            f"{name} is fetched once its licence is accepted, by --accept-licence (in Python: "
+            f"accept=True):\n{licence_of(name)}"
         )
     if base is not None and not base.startswith(("http://", "https://")):
         raise SettingsError(f"the address {base} must begin with http:// or https://")
@@ -229,7 +229,6 @@ def _put(work: Path, file: File, target: Path, progress: Callable[[int, int | No
     inner = work / "archive"
     with on_disk(inner):
         shutil.rmtree(inner, ignore_errors=True)
-        inner.mkdir()
     try:
         unpack(path, inner, progress, gunzip=file.gunzip)
     except ArchiveError:

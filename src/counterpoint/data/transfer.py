@@ -143,12 +143,12 @@ class Resuming:
         if response.status_code not in (200, 206):
             raise DataError(
                 f"{url}: {status}; look on the data set's page whether it has moved, and give the "
-                "new place with --url (base)"
+                "new place with --url (in Python: base)"
             )
         if sent.get("Content-Type", "").startswith("text/html"):
             raise DataError(
                 f"{url} gives a web page and not the file (a log-in, or it has moved); look at it "
-                "in a browser, and give another place with --url (base)"
+                "in a browser, and give another place with --url (in Python: base)"
             )
         if response.status_code == 206:
             span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", sent.get("Content-Range", ""))

@@ -37,7 +37,7 @@ def unpack(
     *,
     gunzip: bool = False,
 ) -> None:
-    """Unpack the files of an archive into a folder, which is made.
+    """Unpack the files of an archive into a folder that is not there yet, and is made.
 
     Only plain files are unpacked, with the permissions that new files have. A link, a device, or a
     name that leads out of the folder is refused: nothing that a tar's filter has to judge is ever
@@ -64,8 +64,11 @@ def unpack(
                         for piece in _pieces(archive, content):
                             file.write(piece)
                 progress(raw.tell(), size)
+            progress(size, size)
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
+    if not folder.exists():
+        raise _damaged(archive, "it has no files")
 
 
 _Content = IO[bytes] | gzip.GzipFile
@@ -135,7 +138,7 @@ def _pieces(archive: Path, source: _Content) -> Iterator[bytes]:
         raise _damaged(archive, error) from error
 
 
-def _damaged(archive: Path, error: Exception) -> ArchiveError:
+def _damaged(archive: Path, error: Exception | str) -> ArchiveError:
     return ArchiveError(
         f"{archive.name} is damaged or not what its name says ({error}); it was removed, run the "
         "same command again"
