@@ -21,8 +21,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from counterpoint.data import transfer
+from counterpoint.data.dataset import Request
 from counterpoint.data.downloads import DOWNLOADS, File
 from counterpoint.data.fetch import fetch, licence_of
+from counterpoint.data.sets import datasets
 from counterpoint.data.unpack import is_archive, unpack
 from counterpoint.errors import CounterpointError, DataError, SettingsError
 
@@ -214,6 +216,45 @@ def test_the_register():
             assert file.url.startswith("https://")
             assert re.fullmatch(r"|md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", file.checksum)
             assert is_archive(file.name) or file.name.endswith(".csv")
+    assert {name for name, one in datasets().items() if one.needs_root} <= DOWNLOADS.keys()
+
+
+def test_what_is_fetched_is_what_the_readers_look_for(server, tmp_path, monkeypatch):
+    packed = gzip.compress(b"P6")  # readers go by names
+    stare = [replace(file, checksum="") for file in DOWNLOADS["stare"].files]
+    known_as(monkeypatch, "stare", images=stare[0], labels=stare[1])
+    known_as(monkeypatch, "tnbc", a=replace(DOWNLOADS["tnbc"].files[0], checksum=""))
+    patch = "patches/patient_004_node_4/patch_patient_004_node_4_x_1_y_2.png"
+    metadata = b"patient,node,x_coord,y_coord,tumor,center\n004,4,1,2,1,3\n"
+    server.contents |= {
+        "all.zip": Content(
+            zipped({"images/01_h.jpg": b"", "manual1/01_h.tif": b"", "mask/01_h_mask.tif": b""})
+        ),
+        "CHASEDB1.zip": Content(zipped({"Image_01L.jpg": b"", "Image_01L_1stHO.png": b""})),
+        "stare-images.tar": Content(tarred({"im0001.ppm.gz": packed})),
+        "labels-ah.tar": Content(tarred({"im0001.ah.ppm.gz": packed})),
+        "TNBC_NucleiSegmentation.zip": Content(
+            zipped({f"TNBC_NucleiSegmentation/{n}_01/01_1.png": b"" for n in ("Slide", "GT")})
+        ),
+        "camelyon17_v1.0.tar.gz": Content(tarred({"metadata.csv": metadata, patch: b""}, "w:gz")),
+    }
+    found = {}
+    for name in ("hrf", "chase-db1", "stare", "tnbc", "camelyon17"):
+        root = tmp_path / {"tnbc": "nuclei", "camelyon17": "camelyon17"}.get(name, "retina")
+        get(server, root, name)
+        data = datasets()[root.name]
+        request = Request(root, data.protocols[0], data.tasks[0], tmp_path / "cache")
+        found[root.name] = data.read(request).tables
+    assert {data: set(tables) for data, tables in found.items()} == {
+        "retina": {"HRF", "CHASE_DB1", "STARE"},
+        "nuclei": {"TNBC"},
+        "camelyon17": {"hospital 3"},
+    }
+    for tables in found.values():
+        for table in tables.values():
+            paths = [p for c in ("image", "mask", "fov") if c in table for p in table[c] if p]
+            assert paths
+            assert all(os.path.isfile(path) for path in paths)
 
 
 def test_many_files_and_those_within_them(server, tmp_path):
@@ -249,8 +290,8 @@ def test_members_that_are_packed_again(server, tmp_path, monkeypatch):
     known_as(monkeypatch, "stare", one=file)
     server.contents["stare-images.tar"] = Content(images)
     said = []
-    place = get(server, tmp_path, "stare", say=said.append)
-    assert tree(place) == {"images/im1.ppm": b"P6", "images/im2.ppm": b"P7"}
+    place = get(server, tmp_path, "stare", say=said.append) / "stare-images"
+    assert tree(place) == {"im1.ppm": b"P6", "im2.ppm": b"P7"}
     assert said == []
     note = json.loads((tmp_path / "fetched.json").read_text())["stare"]
     assert note["files"]["stare-images.tar"]["checked"] == "published"

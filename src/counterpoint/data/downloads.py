@@ -69,8 +69,9 @@ _ALL = (
         size="116 volumes",
         folder="prostate",
         by_hand="its page gives it out by links to shared folders, for a browser. Unpack it so "
-        "that DIR has the folders BIDMC, BMC, HK, I2CVB, RUNMC and UCL with CaseNN.nii.gz and "
-        "CaseNN_segmentation.nii.gz, and give DIR as --root",
+        "that DIR has the folders BIDMC, HK, I2CVB, ISBI, ISBI_1.5 and UCL with CaseNN.nii.gz and "
+        "CaseNN_segmentation.nii.gz, and give DIR as --root. Where ISBI has its hospitals' names, "
+        "RUNMC (3 T) is ISBI and BMC (1.5 T) is ISBI_1.5",
     ),
     Download(
         name="hrf",
@@ -109,7 +110,7 @@ _ALL = (
             File(
                 "stare-images.tar",
                 "https://cecas.clemson.edu/~ahoover/stare/probing/stare-images.tar",
-                to="images",
+                to="stare-images",
                 checksum="sha256:5f7b509b6067cad4f1be84933145d783de9ec087b3eaaf4db0103dd0144dd433",
                 gunzip=True,
             ),
@@ -158,7 +159,7 @@ _ALL = (
         size="some hundred MB",
         folder="MoNuSeg",
         by_hand="its page gives it out by links to Google Drive, for a browser. Unpack the "
-        "training and test archives in DIR/MoNuSeg, images (.tif) and outlines (.xml) as they come",
+        "training and test archives in DIR, to folders whose names begin with MoNuSeg",
     ),
     Download(
         name="monusac",
@@ -169,7 +170,7 @@ _ALL = (
         size="some hundred MB or more",
         folder="MoNuSAC",
         by_hand="its page gives it out by links to Google Drive, for a browser. Unpack the "
-        "training and test archives in DIR/MoNuSAC, a folder a patient, as they come",
+        "training and test archives in DIR, to folders whose names begin with MoNuSAC",
     ),
     Download(
         name="ham10000",
@@ -213,6 +214,50 @@ _ALL = (
         by_hand="its tables come with the authors' code, its images with HAM10000 (`counterpoint "
         "fetch ham10000`) and ISIC 2017 (https://challenge.isic-archive.com/data/#2017). Put the "
         "images as DIR/clientA/img_resize128/ID.png and the authors' csv_folder into DIR",
+    ),
+    Download(
+        name="dermoscopy5",
+        summary="skin lesions of five sources: all of HAM10000, and ISIC 2017",
+        licence="that of its sources: HAM10000 CC BY-NC 4.0, ISIC 2017 CC0",
+        cite="the papers of HAM10000 and ISIC 2017",
+        page="https://doi.org/10.7910/DVN/DBW86T and https://challenge.isic-archive.com/data/#2017",
+        size="some GB, for both sources",
+        folder="dermoscopy5",
+        by_hand="fetch ham10000, get ISIC 2017 from its page. Make a folder a source, called "
+        "as in the column dataset of HAM10000's metadata, with its images and a labels.csv",
+    ),
+    Download(
+        name="fed-isic2019",
+        summary="skin lesions of six centres, eight diagnoses: Fed-ISIC2019 of FLamby",
+        licence="that of its sources: HAM10000 and ISIC 2019, both CC BY-NC 4.0",
+        cite="Ogier du Terrail et al., NeurIPS 2022; and HAM10000 and ISIC 2019",
+        page="https://github.com/owkin/FLamby/tree/main/flamby/datasets/fed_isic2019",
+        size="some GB",
+        folder="fed-isic2019",
+        by_hand="FLamby's own scripts fetch its images and make them smaller. Copy its file "
+        "train_test_split beside the folder with the images",
+    ),
+    Download(
+        name="nuclei",
+        summary="outlined nuclei: MoNuSAC, MoNuSeg and TNBC",
+        licence="that of each: see `counterpoint fetch monusac`, monuseg and tnbc",
+        cite="the paper of each",
+        page="of each its own",
+        size="that of all together",
+        folder="nuclei",
+        by_hand="it is made of three. Fetch tnbc to DIR, get monusac and monuseg by hand to the "
+        "same DIR, and give DIR as --root",
+    ),
+    Download(
+        name="retina",
+        summary="retinal vessels: HRF, CHASE_DB1, STARE and DRIVE",
+        licence="that of each: see `counterpoint fetch hrf`, chase-db1, stare and drive",
+        cite="the paper of each",
+        page="of each its own",
+        size="that of all together",
+        folder="retina",
+        by_hand="it is made of two or more. Fetch hrf, chase-db1 and stare to one DIR, get drive "
+        "by hand to the same DIR if you want it, and give DIR as --root",
     ),
 )
 
