@@ -136,8 +136,12 @@ def common(
 @app.command()
 @in_words
 def run(
-    method: Annotated[str, typer.Argument(help="prrfl, harmofl, ... or my_method.py:METHOD")],
-    data: Annotated[str, typer.Argument(help="dermoscopy, phantom, or your own table or folder")],
+    method: Annotated[
+        str, typer.Argument(help="prrfl, harmofl, counterpoint, ... or my_method.py:METHOD")
+    ],
+    data: Annotated[
+        str, typer.Argument(help="dermoscopy, retina, ... or your own table or folder")
+    ],
     root: Annotated[
         Path | None, typer.Option(help="Folder of the named data set.", rich_help_panel=DATA)
     ] = None,
@@ -211,7 +215,8 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="slim-vgg16 or an import path, e.g. monai.networks.nets:DenseNet121.",
+            help="slim-vgg16, densenet121, unet or an import path, e.g. "
+            "monai.networks.nets:DenseNet121.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -407,9 +412,70 @@ def datasets() -> None:
 
 @app.command()
 @in_words
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="Data set; left out, all are listed.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder to put it in; made if need be.")] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="You have read its licence and keep to it.")
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Address below which the files are, if not the usual.")
+    ] = None,
+) -> None:
+    """Download a data set. Its licence is shown first; without --accept-licence that is all."""
+    from counterpoint.data.downloads import DOWNLOADS
+    from counterpoint.data.fetch import fetch as get
+    from counterpoint.data.fetch import licence_of
+    from counterpoint.report.live import download_bars
+
+    if name is None:
+        for one in DOWNLOADS.values():
+            how = one.size if one.files else "by hand"
+            out.print(f"[bold]{one.name}[/]  {escape(one.summary)} ({how})", highlight=False)
+        return
+    if accept_licence:
+        if root is None:
+            fail("say with --root into which folder", 2)
+        out.print(licence_of(name), highlight=False, markup=False, soft_wrap=True)
+
+    def say(sentence: str) -> None:
+        err.print(f"note: {sentence}", highlight=False, markup=False, soft_wrap=True)
+
+    with download_bars(err) as progress:
+        place = get(name, root or "", accept=accept_licence, progress=progress, say=say, base=url)
+    out.print(f"{name} is in {place}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+@in_words
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Checkpoint that a released script has saved.")],
+    source: Annotated[str, typer.Option("--from", help="Whose script: prrfl, harmofl.")],
+    to: Annotated[Path, typer.Option("--out", help="File to write, e.g. model.safetensors.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Names of the outputs, comma-separated; the paper's where left out."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Of a PRR-FL model; 128 where left out.")
+    ] = None,
+) -> None:
+    """Make a checkpoint of the papers' released scripts into a model that load_model reads."""
+    from counterpoint.released import import_checkpoint as bring
+
+    names = None if classes is None else [word.strip() for word in classes.split(",")]
+    written = bring(file, source, to, classes=names, image_size=image_size)
+    out.print(f"{written} can be read by counterpoint.load_model", highlight=False, markup=False)
+
+
+@app.command()
+@in_words
 def inspect(
-    data: Annotated[str, typer.Argument(help="dermoscopy, phantom, or your own table or folder")],
+    data: Annotated[
+        str, typer.Argument(help="dermoscopy, retina, ... or your own table or folder")
+    ],
     root: Annotated[Path | None, typer.Option(help="Folder of the named data set.")] = None,
+    task: Annotated[str | None, typer.Option(help="classification or segmentation.")] = None,
     protocol: Annotated[str | None, typer.Option(help="grouped, published, given.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave missing files out.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of a split that is made.")] = 1,
@@ -421,9 +487,9 @@ def inspect(
     from counterpoint.report.table import frame_table
 
     try:
-        federation = load(data, root, protocol=protocol, seed=seed, skip_bad=skip_bad)
+        federation = load(data, root, task=task, protocol=protocol, seed=seed, skip_bad=skip_bad)
     except LeakageError:  # to be looked at, not to be trained on
-        federation = load(data, root, protocol="given", seed=seed, skip_bad=skip_bad)
+        federation = load(data, root, task=task, protocol="given", seed=seed, skip_bad=skip_bad)
     out.print(frame_table(look(federation), f"{federation.name}, protocol {federation.protocol}"))
     for note in federation.notes:
         out.print(f"note: {note}", highlight=False, markup=False)

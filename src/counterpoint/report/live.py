@@ -1,13 +1,20 @@
 """The live display of a run: round, site, epoch, stage, loss, score, time left."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -76,6 +83,27 @@ class Display:
                     "just merged" if merged else "",
                 )
         return Group(*map(Text, self.words), table, self.progress)
+
+
+@contextmanager
+def download_bars(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A progress bar a file; gives a function of (file, bytes done, bytes in all)."""
+    bars = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what)
+        bars.update(tasks[what], completed=done, total=total)
+
+    with bars:
+        yield progress
 
 
 def in_words(event: Event) -> str:

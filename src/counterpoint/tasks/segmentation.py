@@ -1,6 +1,7 @@
 """Segmentation of images and volumes: Dice and its relatives, case by case."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
@@ -169,8 +170,10 @@ def _distances(found: Tensor, truth: Tensor) -> list[float]:
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
     both = found.flatten(2).any(2) & truth.flatten(2).any(2)
-    far = compute_hausdorff_distance(
-        found.float().cpu(), truth.float().cpu(), include_background=False, percentile=95
-    ).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI's about its own arguments
+        far = compute_hausdorff_distance(
+            found.float().cpu(), truth.float().cpu(), include_background=False, percentile=95
+        ).double()
     far = torch.where(both[:, 1:].cpu(), far, torch.nan)
     return [float(value) for value in _mean(far.numpy())]
