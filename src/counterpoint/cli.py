@@ -136,12 +136,8 @@ def common(
 @app.command()
 @in_words
 def run(
-    method: Annotated[
-        str, typer.Argument(help="prrfl, harmofl, counterpoint, ... or my_method.py:METHOD")
-    ],
-    data: Annotated[
-        str, typer.Argument(help="dermoscopy, retina, ... or your own table or folder")
-    ],
+    method: Annotated[str, typer.Argument(help="prrfl, harmofl, ... or my_method.py:METHOD")],
+    data: Annotated[str, typer.Argument(help="retina, phantom, ... or your own table or folder")],
     root: Annotated[
         Path | None, typer.Option(help="Folder of the named data set.", rich_help_panel=DATA)
     ] = None,
@@ -471,9 +467,7 @@ def import_checkpoint(
 @app.command()
 @in_words
 def inspect(
-    data: Annotated[
-        str, typer.Argument(help="dermoscopy, retina, ... or your own table or folder")
-    ],
+    data: Annotated[str, typer.Argument(help="retina, phantom, ... or your own table or folder")],
     root: Annotated[Path | None, typer.Option(help="Folder of the named data set.")] = None,
     task: Annotated[str | None, typer.Option(help="classification or segmentation.")] = None,
     protocol: Annotated[str | None, typer.Option(help="grouped, published, given.")] = None,
