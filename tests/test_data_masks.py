@@ -4,10 +4,15 @@ import pytest
 from PIL import Image
 
 from counterpoint.data import decode, load
-from counterpoint.data.masks import nearest_neighbour, read_mask, to_classes
+from counterpoint.data.masks import nearest_neighbour, read_masks, to_classes
 from counterpoint.data.pixels import BadImageError
-from counterpoint.data.site import IGNORED
+from counterpoint.data.site import IGNORED, Form
 from counterpoint.errors import DataError
+
+
+def read_mask(mask, fov, image, size, classes):
+    return next(read_masks(mask, fov, image, [-1], size, Form(), classes))[0]
+
 
 SPLITS = ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
 

@@ -5,8 +5,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import pandas as pd
 
 from counterpoint.data.arrays import Stored
 from counterpoint.data.files import cache_folder, unwritable, written_whole
-from counterpoint.data.masks import read_mask
-from counterpoint.data.pixels import BadImageError, is_deep, read_pixels
+from counterpoint.data.masks import read_masks
+from counterpoint.data.pixels import BadImageError
 from counterpoint.data.rules import check_sites
 from counterpoint.data.site import Federation, Site, SiteData
+from counterpoint.data.volumes import is_deep, is_large, read_images
 from counterpoint.errors import DataError, SettingsError
 
 Progress = Callable[[int, int], None]
@@ -41,11 +43,16 @@ def decode(
 ) -> tuple[Federation, list[SiteData]]:
     """Return the federation and, site by site, its images as arrays (n, 3, size, size).
 
-    Images become RGB (grey is repeated; palettes are looked up and transparency is dropped, as
+    Photographs become RGB (grey is repeated; palettes are looked up and transparency is dropped, as
     Pillow's ``convert("RGB")`` does), upright by their EXIF orientation, and ``image_size`` pixels
     wide and high by antialiased bilinear interpolation, whatever their shape. The arrays are
-    uint8; if any image of the federation is grey with more than 8 bits they are all uint16 over
+    uint8; if any file of the federation is grey with more than 8 bits they are all uint16 over
     the full range, 8-bit values times 257. (Pillow itself reads 16-bit colour at 8 bits.)
+
+    NIfTI and DICOM files become slices, patches or cubes as `Federation.form` says, so that a row
+    may give several images; their arrays are uint16, 0 to 65535 for 0 to 1 of the window. Slices
+    are resized as photographs are. Patches are cut at the file's own resolution and filled up with
+    0 (their masks with `IGNORED`). The rows of one file are side by side in the arrays.
 
     For segmentation every image's mask (see `counterpoint.data.masks.read_mask`) is resized with
     the nearest neighbour. The sites are those of `Federation.everyone`.
@@ -145,16 +152,19 @@ class _Work:
         return Stored(self.folder / f"{name}.npy", len(keys), shape, dtype)
 
     def read_images(self, rows: pd.DataFrame) -> Iterator[Images]:
-        """Give the images (k, C, S, S) of each of the rows of one file."""
-        images = read_pixels(rows["image"].iloc[0], self.size, self.dtype)[np.newaxis]
-        yield from [images] * len(rows)
+        """Give the images (k, C, S, ...) of each of the rows of one file."""
+        form = self.federation.form
+        return read_images(rows["image"].iloc[0], _frames(rows), self.size, form, self.dtype)
 
     def read_targets(self, rows: pd.DataFrame) -> Iterator[Images]:
-        """Give the masks (k, S, S) of each of the rows of one file."""
-        classes = len(self.federation.classes)
-        for _, row in rows.iterrows():
-            fov = row.get("fov", "")
-            yield read_mask(row["mask"], fov, row["image"], self.size, classes)[np.newaxis]
+        """Give the masks (k, S, ...) of each of the rows of one file."""
+        form, classes = self.federation.form, len(self.federation.classes)
+        fovs = rows["fov"] if "fov" in rows else pd.Series("", index=rows.index)
+        files = rows["mask"] + "\n" + fovs
+        for _, same in rows.groupby(files.ne(files.shift()).cumsum()):  # each is read once
+            first = same.iloc[0]
+            three = first["mask"], first.get("fov", ""), first["image"]
+            yield from read_masks(*three, _frames(same), self.size, form, classes)
 
     def site_data(self, name: str) -> SiteData:
         """Return the arrays' paths with what is known of each image."""
@@ -171,6 +181,10 @@ class _Work:
             pd.factorize(rows["group"])[0].astype(np.int64),
             self.targets.path if self.targets else None,
         )
+
+
+def _frames(rows: pd.DataFrame) -> list[int]:
+    return [int(frame) for frame in rows["frame"]] if "frame" in rows else [-1] * len(rows)
 
 
 def image_keys(table: pd.DataFrame) -> list[str]:
@@ -252,9 +266,13 @@ def _in_order(
 
     files = [rows for _, rows in table.groupby("image", sort=False)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        large = list(pool.map(lambda rows: is_large(rows["image"].iloc[0]), files))
         for start in range(0, len(files), _AT_ONCE):
-            for found in pool.map(of_file, files[start : start + _AT_ONCE]):
-                yield from found
+            cut = slice(start, start + _AT_ONCE)
+            small = [rows for rows, big in zip(files[cut], large[cut], strict=True) if not big]
+            ready = pool.map(of_file, small)
+            for rows, big in zip(files[cut], large[cut], strict=True):
+                yield from of_file(rows) if big else next(ready)
 
 
 def _faults(table: pd.DataFrame, federation: Federation, bad: Bad) -> list[tuple[str, str] | None]:
@@ -303,8 +321,12 @@ def _without(federation: Federation, bad: Bad) -> Federation:
 
 
 def _bad_index(folder: Path) -> Path:
-    """Return the list of bad contents; another Pillow may read them, so it has its version."""
-    return folder / f"unreadable-{_FORMAT}-{version('pillow')}.json"
+    """Return the list of bad contents; its name has the versions of those who can't read them."""
+    found = []
+    for reader in ("pillow", "nibabel", "pydicom", "python-gdcm"):
+        with suppress(PackageNotFoundError):
+            found.append(version(reader))
+    return folder / f"unreadable-{_FORMAT}-{'-'.join(found)}.json"
 
 
 def _remembered_bad(folder: Path) -> Bad:

@@ -55,7 +55,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def sha256(path: str) -> str:
-    """Return the SHA-256 of a file's content as hex digits; raises DataError if unreadable."""
+    """Return the SHA-256 of a file's content as hex digits; raises DataError if unreadable.
+
+    For a folder (a DICOM series) it is over the sorted hashes of its files, whatever their names.
+    """
+    if os.path.isdir(path):
+        inside = sorted(sha256(file) for file in _inside(path))
+        return hashlib.sha256("\n".join(inside).encode()).hexdigest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -83,12 +89,26 @@ def content_hashes(paths: Iterable[str], cache: Path) -> dict[str, str]:
 
 
 def _stamp(path: str) -> list[int | str]:
-    """Return a file's size in bytes and its time of change in nanoseconds."""
+    """Return a file's size in bytes and its time of change in nanoseconds.
+
+    For a folder it is the size of all its files and the last change of one, or of their names.
+    """
     try:
-        stat = os.stat(path)
+        stats = [os.stat(path)]
+        if os.path.isdir(path):
+            stats += [os.stat(file) for file in _inside(path)]
     except OSError as error:
         raise DataError(f"the file {path} can't be read ({error.strerror or error})") from error
-    return [stat.st_size, stat.st_mtime_ns]
+    return [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+
+
+def _inside(folder: str) -> list[str]:
+    """Return the files of a folder, but for hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            return [e.path for e in entries if e.is_file() and not e.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"the folder {folder} can't be read ({error.strerror or error})") from error
 
 
 def _read_index(file: Path) -> dict[str, list[int | str]]:

@@ -1,12 +1,15 @@
 """Read masks: every pixel's class, and what lies outside a field of view."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from counterpoint.data.pixels import BadImageError, size_of, upright
-from counterpoint.data.site import IGNORED
+from counterpoint.data.nifti import Geometry, read_nifti
+from counterpoint.data.pixels import BadImageError, upright
+from counterpoint.data.site import IGNORED, Form
+from counterpoint.data.volumes import chosen_slices, cut, geometry_of, kind_of, require_no_frame
 
 Mask = npt.NDArray[np.uint8]
 
@@ -14,21 +17,49 @@ _FEW = 15  # larger values are shades of grey and not numbers of classes
 _HALF = 127  # a JPEG's black and white are blurred: what is lighter than this is white
 
 
-def read_mask(mask: str, fov: str, image: str, size: int, classes: int) -> Mask:
-    """Return a photograph's mask (size, size): indices of classes, `IGNORED` outside ``fov``.
+def read_masks(
+    mask: str, fov: str, image: str, frames: Sequence[int], size: int, form: Form, classes: int
+) -> Iterator[Mask]:
+    """Give the masks of one image file for every frame that is asked for, -1 for all of the file.
+
+    Each is (k, size, size), or (k, size, size, size), in the order of the file's images. See
+    `read_mask` for what is in them and what is raised; a DataError also for a form that the file
+    can't have.
+    """
+    whole = read_mask(mask, fov, image, classes)
+    for frame in frames:
+        if form.volumes == "slices":
+            slices = [whole[k] for k in chosen_slices(len(whole), frame)]
+            yield np.stack([nearest_neighbour(one, size) for one in slices])
+            continue
+        require_no_frame(image, frame, form)
+        if form.volumes == "patches":
+            yield cut(whole, size, IGNORED)
+        else:
+            yield nearest_neighbour(whole, size)[np.newaxis]
+
+
+def read_mask(mask: str, fov: str, image: str, classes: int) -> Mask:
+    """Return a mask (slices, rows, columns): indices of classes, `IGNORED` outside ``fov``.
 
     With two classes all that is not background is 1: in a picture with values above 15 what is
     lighter than half of 255, else what is not 0. With more classes the values are the indices.
-    ``fov`` may be an empty text. Raises BadImageError for broken files, other sizes than the
-    image's, colours and values that are no class; DataError if a file can't be read at all.
+    A picture is the mask of a photograph, or of a DICOM file with one frame; a NIfTI file is that
+    of a NIfTI or DICOM image, whose place in space it must have. ``fov`` may be an empty text.
+
+    Raises BadImageError for broken files, another size or place than the image's, colours and
+    values that are no class; DataError if a file can't be read at all.
     """
-    found = to_classes(_read_picture(mask, image, "mask"), classes)
-    if fov:
-        found = np.where(to_classes(_read_picture(fov, image, "fov"), 2), found, np.uint8(IGNORED))
-    return nearest_neighbour(found, size)
+    geometry = geometry_of(image)
+    found = _read_classes(mask, geometry, "mask", classes)
+    if not fov:
+        return found
+    return np.where(_read_classes(fov, geometry, "fov", 2) > 0, found, np.uint8(IGNORED))
 
 
-def to_classes(values: npt.NDArray[Any], classes: int, grey: bool = True) -> Mask:
+def to_classes(
+    values: npt.NDArray[Any], classes: int, grey: bool = True, column: str = "mask"
+) -> Mask:
     """Return a mask's values as indices of classes; ``grey`` for pictures, see `read_mask`.
 
     >>> to_classes(np.array([0, 3, 250, 255]), 2).tolist()
@@ -44,7 +75,7 @@ def to_classes(values: npt.NDArray[Any], classes: int, grey: bool = True) -> Mas
         raise BadImageError(
             f"a value of {wrong.flat[0]:g}; with {classes} classes the values must be 0 to "
             f"{classes - 1}",
-            "mask",
+            column,
         )
     return values.astype(np.uint8)
 
@@ -64,27 +95,60 @@ def nearest_neighbour(values: Mask, size: int) -> Mask:
 def highest_class(mask: str) -> int:
     """Return the highest class that is in a mask, for finding out how many there are.
 
-    A picture with values above 15 has two. A file that is not there or broken has none: what
-    is wrong with it is said when it is decoded.
+    A picture with values above 15 has two, and so has any mask with 0 and 255 only. A file that is
+    not there or broken has none: what is wrong with it is said when it is decoded.
     """
     try:
-        values = _values(mask, "mask")
+        volume = kind_of(mask) == "nifti"
+        values = read_nifti(mask, "mask")[0] if volume else _values(mask, "mask")
     except Exception:
         return 0
-    highest = float(values.max(initial=0))
-    return 1 if highest > _FEW else int(highest)
+    highest = values.max(initial=0)
+    if not volume and highest > _FEW:
+        return 1
+    return 1 if highest == 255 and np.isin(values, (0, 255)).all() else int(highest)
 
 
-def _read_picture(path: str, image: str, column: str) -> npt.NDArray[Any]:
-    """Return a picture's values (height, width) after comparing its size with the image's."""
-    values = _values(path, column)
-    width, height = size_of(image)
-    if values.shape != (height, width):
+def _read_classes(path: str, geometry: Geometry, column: str, classes: int) -> Mask:
+    """Return a mask's classes (slices, rows, columns) after comparing it with its image."""
+    kind = kind_of(path)
+    if kind == "dicom":
+        raise BadImageError("a DICOM file; save masks as NIfTI or PNG", column)
+    if kind == "photograph":
+        values = _values(path, column)[np.newaxis]
+        if values.shape != geometry.shape:
+            sizes = f"{values.shape[2]}x{values.shape[1]} pixels, but its image has "
+            wanted = f"{geometry.shape[2]}x{geometry.shape[1]}"
+            more = f" and {geometry.shape[0]} slices" if geometry.shape[0] > 1 else ""
+            raise BadImageError(sizes + wanted + more, column)
+        return to_classes(values, classes, column=column)
+    if geometry.affine is None:
         raise BadImageError(
-            f"{values.shape[1]}x{values.shape[0]} pixels, but its image has {width}x{height}",
+            "a NIfTI mask, but its image has no place in space to lay it over; use a PNG", column
+        )
+    values, found = read_nifti(path, column, geometry.orientation)
+    if found.shape != geometry.shape:
+        raise BadImageError(
+            f"{found} voxels (slices x rows x columns), but its image has {geometry}", column
+        )
+    _require_same_place(found, geometry, column)
+    return to_classes(values, classes, grey=False, column=column)
+
+
+def _require_same_place(one: Geometry, other: Geometry, column: str) -> None:
+    """Raise BadImageError if a corner of a volume lies elsewhere by a quarter of a voxel."""
+    if one.affine is None or other.affine is None:
+        return
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=np.float64)
+    corners[:, :3] *= np.array(one.shape) - 1
+    apart = float(np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max())
+    voxel = float(np.linalg.norm(other.affine[:3, :3], axis=0).min())
+    if apart > voxel / 4:
+        raise BadImageError(
+            f"it lies {apart:.3g} mm away from its image in space (another affine); resample it "
+            "to its image",
             column,
         )
-    return values
 
 
 def _values(path: str, column: str) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from counterpoint.data.dicom import patient_group
 from counterpoint.data.masks import highest_class
 from counterpoint.data.site import IGNORED, Reading, Task
 from counterpoint.data.tables import (
@@ -17,6 +18,7 @@ from counterpoint.data.tables import (
     require_values,
     split_names,
 )
+from counterpoint.data.volumes import kind_of
 from counterpoint.errors import DataError, nearest
 
 _GROUPS = ("group", "patient", "patient_id", "lesion", "lesion_id")
@@ -47,8 +49,10 @@ def read_own(
 ) -> Reading:
     """Read one CSV (columns site, image, label) or a folder of site folders with labels.csv each.
 
-    Optional columns: split, group (or patient, patient_id, lesion, lesion_id), mask and fov (or
-    fov_mask, a mask of what counts). Image and mask paths are relative to the CSV's folder; site
+    Images are photographs, NIfTI or DICOM files, or folders with a DICOM series. Optional columns:
+    split, group (or patient, patient_id, lesion, lesion_id; where there is none, DICOM files are
+    grouped by a hash of the patient's ID), mask and fov (or fov_mask, a mask of what counts).
+    Image and mask paths are relative to the CSV's folder; site
     names and labels are any texts. With ``use_split`` false a split column is not looked at. The
     classes are the labels that occur, or ``only_classes`` in their order, and then no other label
     may occur.
@@ -69,10 +73,10 @@ def read_own(
     else:
         sources = _site_folders(path, task, notes)
     _require_split_everywhere(sources, use_split)
-    notes += _notes_on_columns(sources)
     tables = {
         site: _to_site(file, raw, site, use_split, task) for site, (file, raw) in sources.items()
     }
+    notes += _notes_on_columns(sources, tables)
     labels = class_names([label for table in tables.values() for label in table["label"]])
     if only_classes is not None and task == "classification":
         _require_labels(sources, tables, only_classes)
@@ -175,8 +179,7 @@ def _to_site(file: Path, raw: pd.DataFrame, site: str, use_split: bool, task: Ta
     labels = raw["label"] if "label" in raw.columns else [""] * len(raw)
     table["label"] = [clean_label(value) for value in labels]
     table["split"] = split_names(file, raw["split"]) if use_split and _has_split(raw) else ""
-    column = _group_column(raw)
-    known = raw[column] if column else [""] * len(raw)
+    known = _groups(raw, table["image"])
     # The name of an unknown group has no absolute path, so that a split does not depend on it.
     table["group"] = [
         value or f"image:{site}/{image}" for value, image in zip(known, raw["image"], strict=True)
@@ -207,11 +210,26 @@ def _absolute(file: Path, value: str) -> str:
     return os.path.abspath(os.path.join(file.parent, value))
 
 
+def _groups(raw: pd.DataFrame, images: pd.Series) -> list[str]:
+    """Return each row's patient or lesion; of DICOM files a name made from the patient's ID."""
+    column = _group_column(raw)
+    if column is not None:
+        return raw[column].tolist()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(_patient, images))
+
+
+def _patient(path: str) -> str:
+    return patient_group(path) if kind_of(path) == "dicom" else ""
+
+
 def _group_column(table: pd.DataFrame) -> str | None:
     return next((name for name in _GROUPS if name in table.columns), None)
 
 
-def _notes_on_columns(sources: dict[str, tuple[Path, pd.DataFrame]]) -> list[str]:
+def _notes_on_columns(
+    sources: dict[str, tuple[Path, pd.DataFrame]], tables: dict[str, pd.DataFrame]
+) -> list[str]:
     """Return notes on misspelt columns and on rows whose patient is not known."""
     notes = []
     for file, table in dict(sources.values()).items():
@@ -219,7 +237,7 @@ def _notes_on_columns(sources: dict[str, tuple[Path, pd.DataFrame]]) -> list[str
         notes += [f"{file}: {text}" for text in misspelt(list(table.columns), optional)]
     for site, (_, table) in sources.items():
         column = _group_column(table)
-        unknown = len(table) if column is None else int((table[column] == "").sum())
+        unknown = int(tables[site]["group"].str.startswith("image:").sum())
         if unknown:
             why = "no column group, patient or lesion_id" if column is None else f"empty '{column}'"
             notes.append(

@@ -1,0 +1,189 @@
+"""Find and sort the slices of DICOM: a file with one frame or many, or a folder with a series.
+
+What identifies a patient is never read but for the patient's ID, of which only a hash leaves this
+module. Nothing that pydicom says is passed on, because it may quote a header.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset, dcmread
+
+from counterpoint.data.nifti import Geometry
+from counterpoint.data.pixels import BadImageError
+from counterpoint.errors import DataError
+
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+_NOBODY = {"", "0", "anonymous", "anonymized", "anonymised", "anon", "none", "unknown", "na", "n/a"}
+_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts to the left and to the back
+
+
+def is_dicom(path: str) -> bool:
+    """Tell a folder or a DICOM file by its name or its mark."""
+    if os.path.isdir(path) or path.lower().endswith(_SUFFIXES):
+        return True
+    try:
+        with open(path, "rb") as file:
+            file.seek(128)
+            return file.read(4) == b"DICM"
+    except OSError:
+        return False
+
+
+def patient_group(path: str) -> str:
+    """Return a name for the patient that does not tell who it is: "dicom:" and 12 hex digits.
+
+    It is from the SHA-256 of the patient's ID; an empty text where there is none that tells
+    patients apart, or the file can't be read.
+    """
+    try:
+        first = _files(path)[0]
+        header = dcmread(first, stop_before_pixels=True, specific_tags=["PatientID"])
+        raw = header.get_item("PatientID")  # not decoded: pydicom would quote it in a warning
+        value = b"" if raw is None else raw.value or b""
+    except Exception:  # what is wrong is said when the image is decoded
+        return ""
+    name = value.encode() if isinstance(value, str) else bytes(value)
+    name = name.strip(b" \0")
+    if name.decode(errors="replace").lower() in _NOBODY:
+        return ""
+    return f"dicom:{hashlib.sha256(name).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a series: where it is stored, and where it lies (millimetres, LPS)."""
+
+    file: str
+    number: int
+    instance: int
+    position: npt.NDArray[np.float64] | None
+    directions: npt.NDArray[np.float64] | None
+    spacing: npt.NDArray[np.float64] | None
+
+
+def dicom_geometry(path: str) -> Geometry:
+    """Return size and place from the headers; raises as `series_of` does."""
+    return series_of(path)[1]
+
+
+def is_single(path: str) -> bool:
+    """Tell from the header whether a DICOM file has one frame; a broken one has."""
+    try:
+        return not os.path.isdir(path) and len(series_of(path)[0]) == 1
+    except (BadImageError, DataError):
+        return True
+
+
+def _files(path: str) -> list[str]:
+    """Return a file, or the DICOM files of a folder in the order of names."""
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        inside = sorted(p for p in Path(path).iterdir() if p.is_file() and p.name[0] != ".")
+    except OSError as error:
+        raise DataError(f"the folder {path} can't be read ({error.strerror or error})") from error
+    files = [str(p) for p in inside if p.name.upper() != "DICOMDIR" and is_dicom(str(p))]
+    if not files:
+        raise BadImageError("a folder without DICOM files")
+    return files
+
+
+def read_header(file: str, pixels: bool = False) -> Dataset:
+    """Return a file's header, with its pixels if need be; raises as `series_of` does."""
+    try:
+        return dcmread(file, stop_before_pixels=not pixels)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"the file {file} can't be read ({error.strerror})") from None
+        raise BadImageError("not a DICOM file, or a broken one") from None
+
+
+def series_of(path: str) -> tuple[list[Frame], Geometry]:
+    """Return the frames in the order of slices, and their geometry.
+
+    They are sorted by their position along the normal, else by their numbers. Raises BadImageError
+    for broken files and for folders with more than one series, DataError if a file can't be read
+    at all.
+    """
+    frames: list[Frame] = []
+    series, sizes = set(), set()
+    for file in _files(path):
+        header = read_header(file)
+        try:
+            sizes.add((int(header.Rows), int(header.Columns)))
+            series.add(str(header.get("SeriesInstanceUID", "")))
+            instance = int(header.get("InstanceNumber") or 0)
+            count = int(header.get("NumberOfFrames") or 1)
+            frames += [_frame(header, file, number, instance) for number in range(count)]
+        except Exception:
+            raise BadImageError("a DICOM file without a picture, or a broken one") from None
+    if len(series) > 1 or len(sizes) > 1:
+        what = f"{len(series)} series" if len(series) > 1 else "slices of different sizes"
+        raise BadImageError(f"a folder with {what}; keep one series in a folder")
+    return _sorted(frames, sizes.pop())
+
+
+def _frame(header: Dataset, file: str, number: int, instance: int) -> Frame:
+    position = of_frame(header, number, "PlanePositionSequence", "ImagePositionPatient")
+    directions = of_frame(header, number, "PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = of_frame(header, number, "PixelMeasuresSequence", "PixelSpacing")
+    return Frame(
+        file,
+        number,
+        instance,
+        None if not position else np.array(position, dtype=np.float64),
+        None if not directions else np.array(directions, dtype=np.float64).reshape(2, 3),
+        None if not spacing else np.array(spacing, dtype=np.float64),
+    )
+
+
+def of_frame(header: Dataset, number: int, group: str, name: str) -> Any:
+    """Return a value of a frame: from the header itself, or where enhanced DICOM has it."""
+    if name in header:
+        return header[name].value
+    for sequence, place in (
+        ("PerFrameFunctionalGroupsSequence", number),
+        ("SharedFunctionalGroupsSequence", 0),
+    ):
+        items = header.get(sequence)
+        if items and group in items[place] and name in items[place][group].value[0]:
+            return items[place][group].value[0][name].value
+    return None
+
+
+def _sorted(frames: list[Frame], size: tuple[int, int]) -> tuple[list[Frame], Geometry]:
+    """Return the frames by their place along the normal, else by their numbers."""
+    shape = (len(frames), *size)
+    by_number = sorted(frames, key=lambda f: (f.instance, f.file, f.number))
+    known = [(f.position, f.directions) for f in by_number]
+    positions = [p for p, d in known if p is not None and d is not None]
+    directions = by_number[0].directions
+    if len(positions) < len(frames) or directions is None:
+        return by_number, Geometry(shape, None)
+    if any(d is None or not np.allclose(d, directions, atol=1e-3) for _, d in known):
+        raise BadImageError("slices that are not parallel; keep one stack in a folder")
+    normal = np.cross(directions[0], directions[1])
+    heights = np.array([position @ normal for position in positions])
+    order = np.argsort(heights, kind="stable")
+    steps = np.diff(heights[order])
+    if len(steps) and steps.max() < 1e-3:  # a film of one place
+        return by_number, Geometry(shape, None)
+    if len(steps) and steps.min() < 1e-3:
+        raise BadImageError("several slices at one place; keep one volume in a folder or file")
+    spacing = by_number[0].spacing
+    affine = None
+    if spacing is not None:
+        first, last = positions[order[0]], positions[order[-1]]
+        step = (last - first) / len(steps) if len(steps) else normal
+        affine = np.eye(4)
+        # The second direction is that in which rows follow each other, the first that of columns.
+        columns = np.stack([step, directions[1] * spacing[0], directions[0] * spacing[1]], axis=1)
+        affine[:3, :3] = _TO_RAS @ columns
+        affine[:3, 3] = _TO_RAS @ first
+    return [by_number[i] for i in order], Geometry(shape, affine)

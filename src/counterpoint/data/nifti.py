@@ -1,0 +1,113 @@
+"""Read NIfTI files (.nii, .nii.gz) as axial slices."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+from counterpoint.data.pixels import BadImageError
+from counterpoint.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+
+# Slices from the feet up, rows from the front to the back, columns from the patient's right to
+# the left: as a radiologist looks at it, and as axial DICOM series are stored.
+_AXIAL = axcodes2ornt(("S", "P", "L"))
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Size and place of a volume.
+
+    ``shape`` is (slices, rows, columns); ``affine`` (4, 4) takes such indices to millimetres
+    (right, anterior, superior), None where the file does not say.
+    """
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64] | None
+
+    @property
+    def orientation(self) -> npt.NDArray[Any]:
+        """How the axes lie, for nibabel; `BadImageError` where it is not known."""
+        if self.affine is None:
+            raise BadImageError("no position in space, so that a NIfTI mask can't be laid over it")
+        found: npt.NDArray[Any] = io_orientation(self.affine)
+        return found
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.shape))
+
+
+def nifti_geometry(path: str, column: str = "image") -> Geometry:
+    """Return size and place from the header, with axial slices; raises as `read_nifti` does."""
+    loaded = _load(path, column)
+    return _turned(loaded, _AXIAL, column)[1]
+
+
+def read_nifti(
+    path: str, column: str = "image", orientation: npt.NDArray[Any] | None = None
+) -> tuple[Floats, Geometry]:
+    """Return a file's values (slices, rows, columns), after its slope, and their geometry.
+
+    The slices are axial, which are the planes along the last axis of the volume in canonical
+    orientation (RAS), or as ``orientation`` says. Raises BadImageError (about ``column``) for
+    files that are broken, have no three dimensions or values that are no numbers; DataError if
+    the file can't be read at all.
+    """
+    loaded = _load(path, column)
+    transform, geometry = _turned(loaded, _AXIAL if orientation is None else orientation, column)
+    try:
+        values = loaded.get_fdata(dtype=np.float32, caching="unchanged").reshape(_shape(loaded))
+    except MemoryError:
+        raise
+    except Exception as error:  # zlib, nibabel and numpy raise many kinds for broken files
+        raise BadImageError(f"a broken NIfTI file ({error})", column) from error
+    if not np.isfinite(values).all():
+        raise BadImageError("values that are no numbers", column)
+    return np.ascontiguousarray(apply_orientation(values, transform)), geometry
+
+
+def _load(path: str, column: str) -> Any:
+    """Open a file without its values."""
+    try:
+        loaded = nibabel.load(path)
+        shape, kind = loaded.shape, loaded.get_data_dtype().kind  # type: ignore[attr-defined]
+    except Exception as error:  # nibabel raises many kinds for broken files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"the file {path} can't be read ({error.strerror})") from error
+        raise BadImageError("not a NIfTI file, or a broken one", column) from error
+    if len(shape) > 3 and np.prod(shape[3:]) > 1:
+        raise BadImageError(
+            f"{len(shape)} dimensions ({'x'.join(map(str, shape))}); save one volume a file",
+            column,
+        )
+    if len(shape) < 2 or 0 in shape or kind not in "iuf":
+        raise BadImageError("no volume of plain numbers", column)
+    return loaded
+
+
+def _shape(loaded: Any) -> tuple[int, int, int]:
+    x, y, z = (*loaded.shape[:3], 1)[:3]
+    return x, y, z
+
+
+def _turned(
+    loaded: Any, orientation: npt.NDArray[Any], column: str
+) -> tuple[npt.NDArray[Any], Geometry]:
+    """Return how the axes have to be turned, and the geometry that comes out."""
+    before = io_orientation(loaded.affine)
+    if not np.isfinite(before).all():
+        raise BadImageError("a header that does not say how the volume lies in space", column)
+    transform = ornt_transform(before, orientation)
+    shape = _shape(loaded)
+    turned = tuple(shape[axis] for axis in np.argsort(transform[:, 0]))
+    return transform, Geometry(turned, loaded.affine @ inv_ornt_aff(transform, shape))
