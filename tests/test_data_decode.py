@@ -1,6 +1,7 @@
 import os
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -212,3 +213,25 @@ def test_the_fingerprint_sees_every_change():
     }
     assert len(prints) == 4
     assert made().fingerprint == made().fingerprint
+
+
+def test_rows_of_one_file_come_together(tiny):
+    federation = load(tiny)
+    site = federation.sites[0]
+    twice = pd.concat([site.table, site.table.head(2)], ignore_index=True)
+    _, sites = decode(replace(federation, sites=(Site("x", twice), *federation.sites[1:])), 12)
+    assert sites[0].cases[:4].tolist() == [0, 0, 1, 1]
+    part = sites[0].part("train")
+    assert (part.images[0] == part.images[1]).all()
+    assert len(sites[0].labels) == len(twice) == len(part.images)
+
+
+def test_remembered_and_broken_lists(tiny):
+    cut = tiny / "east" / "images" / "0000.png"
+    cut.write_text("no image")
+    _, sites = decode(load(tiny), 20, skip_bad=True)
+    for text in ("[1]", "{broken", '{"a": 1}'):
+        for file in sites[0].array.parent.glob("unreadable-*.json"):
+            file.write_text(text)
+        again = decode(load(tiny), 20, skip_bad=True)
+        assert len(again[0].sites[0].table) == len(sites[0].labels)

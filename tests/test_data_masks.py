@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from counterpoint.data import decode, load
+from counterpoint.data import decode, inspect, load
 from counterpoint.data.masks import nearest_neighbour, read_masks, to_classes
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.site import IGNORED, Form
@@ -201,3 +201,26 @@ def test_the_site_held_out_is_decoded_too():
     assert held.targets.shape == (len(federation.holdout.table), 32, 32)
     assert set(np.unique(held.targets)) == {0, 1}
     assert len(np.unique(sites[-1].groups)) == federation.holdout.table["group"].nunique()
+
+
+def test_inspect_shows_the_classes_shares(write, tmp_path, save):
+    values, seen = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    values[:2], seen[:4] = 255, 255
+    numbers = inspect(load(write(values, fov=seen)))
+    assert numbers.loc["x", "share background"] == 0.5
+    assert numbers.loc["y", "share foreground"] == 0.5
+    assert "class background" not in numbers
+    assert numbers.loc["x", "smallest"] == "8x8"
+    save(np.zeros((9, 9), np.uint8), "y0-mask.png")
+    with pytest.raises(DataError, match=r"site 'y': .*y0-mask.png can't be decoded \(9x9"):
+        inspect(load(tmp_path / "all.csv"))
+
+
+def test_labels_only_help_to_split(write):
+    def without_split(table):
+        return table.drop(columns="split").assign(label=["a", "b"] * 8)
+
+    federation = load(write(change=without_split), task="segmentation")
+    assert federation.classes == ("background", "foreground")
+    for site in federation.sites:
+        assert site.table.loc[site.table["split"] == "test", "label"].nunique() == 2

@@ -337,7 +337,8 @@ def _remembered_bad(folder: Path) -> Bad:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {key: (str(fault[0]), str(fault[1])) for key, fault in found.items()}
+    whole = {key: fault for key, fault in found.items() if isinstance(fault, list)}
+    return {key: (str(fault[0]), str(fault[1])) for key, fault in whole.items() if len(fault) == 2}
 
 
 def _remember_bad(folder: Path, bad: Bad) -> None:

@@ -44,12 +44,9 @@ def patient_group(path: str) -> str:
     try:
         first = _files(path)[0]
         header = dcmread(first, stop_before_pixels=True, specific_tags=["PatientID"])
-        raw = header.get_item("PatientID")  # not decoded: pydicom would quote it in a warning
-        value = b"" if raw is None else raw.value or b""
+        name = _raw(header, "PatientID")
     except Exception:  # what is wrong is said when the image is decoded
         return ""
-    name = value.encode() if isinstance(value, str) else bytes(value)
-    name = name.strip(b" \0")
     if name.decode(errors="replace").lower() in _NOBODY:
         return ""
     return f"dicom:{hashlib.sha256(name).hexdigest()[:12]}"
@@ -94,6 +91,13 @@ def _files(path: str) -> list[str]:
     return files
 
 
+def _raw(header: Dataset, name: str) -> bytes:
+    """Return a text as it is stored: when decoding an odd one, pydicom quotes it in a warning."""
+    item = header.get_item(name)
+    value = None if item is None else item.value
+    return (value.encode() if isinstance(value, str) else bytes(value or b"")).strip(b" \0")
+
+
 def read_header(file: str, pixels: bool = False) -> Dataset:
     """Return a file's header, with its pixels if need be; raises as `series_of` does."""
     try:
@@ -117,7 +121,7 @@ def series_of(path: str) -> tuple[list[Frame], Geometry]:
         header = read_header(file)
         try:
             sizes.add((int(header.Rows), int(header.Columns)))
-            series.add(str(header.get("SeriesInstanceUID", "")))
+            series.add(_raw(header, "SeriesInstanceUID"))
             instance = int(header.get("InstanceNumber") or 0)
             count = int(header.get("NumberOfFrames") or 1)
             frames += [_frame(header, file, number, instance) for number in range(count)]

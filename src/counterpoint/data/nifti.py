@@ -82,8 +82,9 @@ def _load(path: str, column: str) -> Any:
         loaded = nibabel.load(path)
         shape, kind = loaded.shape, loaded.get_data_dtype().kind  # type: ignore[attr-defined]
     except Exception as error:  # nibabel raises many kinds for broken files
-        if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"the file {path} can't be read ({error.strerror})") from error
+        if isinstance(error, FileNotFoundError | PermissionError):
+            why = error.strerror or "it is not there or may not be read"
+            raise DataError(f"the file {path} can't be read ({why})") from error
         raise BadImageError("not a NIfTI file, or a broken one", column) from error
     if len(shape) > 3 and np.prod(shape[3:]) > 1:
         raise BadImageError(
