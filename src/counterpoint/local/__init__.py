@@ -1,5 +1,6 @@
 """How a site trains in a round: one file a local update."""
 
+from counterpoint.local.adapted import Adapted
 from counterpoint.local.alternating import Alternating
 from counterpoint.local.contrastive import Contrastive
 from counterpoint.local.control import ControlVariates
@@ -19,6 +20,7 @@ LOCAL_UPDATES: dict[str, type[LocalUpdate]] = {
         ControlVariates,
         Alternating,
         Ditto,
+        Adapted,
         DeputyTransfer,
         PrototypeDeputy,
     )
@@ -26,6 +28,7 @@ LOCAL_UPDATES: dict[str, type[LocalUpdate]] = {
 
 __all__ = [
     "LOCAL_UPDATES",
+    "Adapted",
     "Alternating",
     "Contrastive",
     "ControlVariates",

@@ -77,8 +77,12 @@ class Training:
 
     def forward(self, role: str, images: Tensor) -> Tensor:
         """Outputs of the model of ``role``, in float32."""
+        return self.forward_of(self.models[role], images)
+
+    def forward_of(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Outputs of any model, in the run's precision, as float32."""
         with computing_in(self.precision, images):
-            return self.models[role](images).float()  # type: ignore[no-any-return]
+            return model(images).float()  # type: ignore[no-any-return]
 
     def step(
         self, role: str, images: Tensor, outputs: Tensor, loss_of: Callable[[Tensor], Tensor]
