@@ -1,3 +1,4 @@
+import io
 import itertools
 import sys
 import warnings
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from counterpoint.data import decode, inspect, load
 from counterpoint.data.dicom import patient_group
@@ -124,6 +126,8 @@ def test_nifti_that_is_refused(tmp_path):
         read_nifti(nifti(tmp_path / "a.nii", np.zeros((3, 3, 3, 2), np.float32)))
     with pytest.raises(BadImageError, match="no numbers"):
         read_nifti(nifti(tmp_path / "b.nii", np.full((3, 3, 3), np.nan, np.float32)))
+    with pytest.raises(BadImageError, match="no numbers"):
+        read_nifti(nifti(tmp_path / "i.nii", np.full((3, 3, 3), -np.inf, np.float32)))
     path = nifti(tmp_path / "c.nii.gz", RNG.normal(size=(9, 9, 9)))
     whole = (tmp_path / "c.nii.gz").read_bytes()
     (tmp_path / "c.nii.gz").write_bytes(whole[: len(whole) // 2])
@@ -147,6 +151,10 @@ def test_windows(tmp_path):
     path = nifti(tmp_path / "b.nii", values + 200)  # nothing below 0: 0 stays black
     assert read_volume(path, None).min() == pytest.approx(150 / (top + 200), abs=1e-3)
     assert (read_volume(nifti(tmp_path / "c.nii", np.zeros((3, 3, 3))), None) == 0).all()
+    values[:2] = np.nan  # outside of what was measured
+    with_holes = read_volume(nifti(tmp_path / "d.nii", values), None)
+    assert (with_holes[:, :, -2:] == 0).all()
+    assert with_holes.max() == 1
 
 
 def test_dicom_slope_window_and_negatives(tmp_path):
@@ -226,6 +234,20 @@ def test_colours_and_compression(tmp_path):
     packed.compress(RLELossless)
     packed.save_as(tmp_path / "c.dcm")
     assert np.allclose(read_volume(str(tmp_path / "c.dcm"), (0, 4000))[0] * 4000, grey, atol=0.01)
+    for kind, syntax, options in (
+        ("JPEG", JPEGBaseline8Bit, {"quality": 95}),
+        ("JPEG2000", JPEG2000Lossless, {}),
+    ):
+        stream = io.BytesIO()
+        Image.fromarray((grey // 16).astype(np.uint8)).save(stream, kind, **options)
+        packed = pydicom.dcmread(dicom(tmp_path / "e.dcm", (grey // 16).astype(np.uint8)))
+        packed.PixelData = encapsulate([stream.getvalue()])
+        packed["PixelData"].is_undefined_length = True
+        packed.file_meta.TransferSyntaxUID = syntax
+        packed.save_as(tmp_path / "e.dcm")
+        assert np.allclose(
+            read_volume(str(tmp_path / "e.dcm"), (0, 255))[0] * 255, grey // 16, atol=9
+        )
     packed.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
     packed.save_as(tmp_path / "d.dcm")
     with pytest.raises(BadImageError, match=r"JPEG Lossless.*counterpoint\[dicom\]|broken"):

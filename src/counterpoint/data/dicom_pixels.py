@@ -59,10 +59,12 @@ def _pixels(file: str) -> tuple[Dataset, npt.NDArray[Any]]:
     try:
         values = pixel_array(header)  # what is YBR is RGB then
         colours = header.SamplesPerPixel == 3
+        most = 2 ** int(header.BitsStored) - 1
         if header.PhotometricInterpretation == "PALETTE COLOR":
             values, colours = apply_color_lut(values, header)[..., :3], True
+            most = np.iinfo(values.dtype).max
         if colours:
-            values = values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+            values = scaled(values.astype(np.float32), 0, most)
         return header, values if int(header.get("NumberOfFrames") or 1) > 1 else values[np.newaxis]
     except MemoryError:
         raise

@@ -59,9 +59,10 @@ def read_nifti(
     """Return a file's values (slices, rows, columns), after its slope, and their geometry.
 
     The slices are axial, which are the planes along the last axis of the volume in canonical
-    orientation (RAS), or as ``orientation`` says. Raises BadImageError (about ``column``) for
-    files that are broken, have no three dimensions or values that are no numbers; DataError if
-    the file can't be read at all.
+    orientation (RAS), or as ``orientation`` says. What is no number (NaN) in an image, as
+    resampling leaves it outside of what was measured, becomes the smallest value. Raises
+    BadImageError (about ``column``) for files that are broken, have no three dimensions or values
+    that are no numbers; DataError if the file can't be read at all.
     """
     loaded = _load(path, column)
     transform, geometry = _turned(loaded, _AXIAL if orientation is None else orientation, column)
@@ -71,6 +72,9 @@ def read_nifti(
         raise
     except Exception as error:  # zlib, nibabel and numpy raise many kinds for broken files
         raise BadImageError(f"a broken NIfTI file ({error})", column) from error
+    nothing = np.isnan(values)
+    if column == "image" and nothing.any() and not nothing.all():
+        values = np.where(nothing, np.nanmin(values), values)
     if not np.isfinite(values).all():
         raise BadImageError("values that are no numbers", column)
     return np.ascontiguousarray(apply_orientation(values, transform)), geometry
@@ -81,6 +85,8 @@ def _load(path: str, column: str) -> Any:
     try:
         loaded = nibabel.load(path)
         shape, kind = loaded.shape, loaded.get_data_dtype().kind  # type: ignore[attr-defined]
+        if not isinstance(loaded, nibabel.Nifti1Pair):  # CIFTI has no volume
+            raise ValueError
     except Exception as error:  # nibabel raises many kinds for broken files
         if isinstance(error, FileNotFoundError | PermissionError):
             why = error.strerror or "it is not there or may not be read"
