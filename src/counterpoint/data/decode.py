@@ -5,31 +5,36 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from counterpoint.data.arrays import Stored
-from counterpoint.data.files import cache_folder, unwritable, written_whole
+from counterpoint.data.bad import (
+    FORMAT,
+    Bad,
+    describe,
+    image_keys,
+    remember,
+    remembered,
+    target_keys,
+    without,
+)
+from counterpoint.data.files import cache_folder, unwritable
 from counterpoint.data.masks import read_masks
 from counterpoint.data.pixels import BadImageError
-from counterpoint.data.rules import check_sites
-from counterpoint.data.site import Federation, Site, SiteData
+from counterpoint.data.site import Federation, SiteData
 from counterpoint.data.volumes import is_deep, is_large, read_images
 from counterpoint.errors import DataError, SettingsError
 
 Progress = Callable[[int, int], None]
 Images = npt.NDArray[Any]
-Bad = dict[str, tuple[str, str]]
-"""What is wrong with the rows of a key: the column of the file that is meant, and why."""
 
-_FORMAT = "2"  # part of the arrays' names: raise it when pixels come out differently
 _AT_ONCE = 256  # images on the way at a time: bounds memory, and how long stopping takes
 
 
@@ -68,7 +73,7 @@ def decode(
     folder = _array_folder(cache)
     given = federation
     if skip_bad:
-        federation = _without(given, _remembered_bad(folder))
+        federation = without(given, remembered(folder))
     dtype = _dtype(federation, image_size, folder)
     work = [
         _Work(federation, _by_file(site.table), image_size, dtype, folder)
@@ -77,11 +82,11 @@ def decode(
     bad = _write_arrays(work, progress)
     if bad and not skip_bad:
         raise DataError(
-            f"{'; '.join(_describe(federation, bad))}; replace these files, or leave them out "
+            f"{'; '.join(describe(federation, bad))}; replace these files, or leave them out "
             "with skip_bad=True (--skip-bad)"
         )
     if bad:
-        _remember_bad(folder, bad)
+        remember(folder, bad)
         # from the start, so that the notes are the same whatever was known before
         return decode(given, image_size, cache, skip_bad=True, progress=progress)
     return federation, [
@@ -119,6 +124,18 @@ def _dtype(federation: Federation, size: int, folder: Path) -> np.dtype[Any]:
         return deep if any(pool.map(is_deep, paths)) else shallow
 
 
+class _Row(NamedTuple):
+    """What is read for a row: ``frame`` is -1 for all of the file; texts may be empty."""
+
+    image: str
+    mask: str
+    fov: str
+    frame: int
+
+
+_File = list[_Row]
+
+
 @dataclass(frozen=True, eq=False)
 class _Work:
     """What is to be done for a site: ``table`` has the rows of each file side by side."""
@@ -147,31 +164,37 @@ class _Work:
 
     def _stored(self, keys: list[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Stored:
         form = json.dumps(asdict(self.federation.form))
-        text = "\n".join([*keys, str(shape), dtype.name, form, _FORMAT])
+        text = "\n".join([*keys, str(shape), dtype.name, form, FORMAT])
         name = hashlib.sha256(text.encode()).hexdigest()
         return Stored(self.folder / f"{name}.npy", len(keys), shape, dtype)
 
-    def read_images(self, rows: pd.DataFrame) -> Iterator[Images]:
-        """Give the images (k, C, S, ...) of each of the rows of one file."""
-        form = self.federation.form
-        return read_images(rows["image"].iloc[0], _frames(rows), self.size, form, self.dtype)
+    def read_images(self, file: _File) -> Iterator[Images]:
+        """Give the images (k, C, S, ...) of each of a file's rows."""
+        frames = [row.frame for row in file]
+        return read_images(file[0].image, frames, self.size, self.federation.form, self.dtype)
 
-    def read_targets(self, rows: pd.DataFrame) -> Iterator[Images]:
-        """Give the masks (k, S, ...) of each of the rows of one file."""
+    def read_targets(self, file: _File) -> Iterator[Images]:
+        """Give the masks (k, S, ...) of each of a file's rows."""
         form, classes = self.federation.form, len(self.federation.classes)
-        fovs = rows["fov"] if "fov" in rows else pd.Series("", index=rows.index)
-        files = rows["mask"] + "\n" + fovs
-        for _, same in rows.groupby(files.ne(files.shift()).cumsum()):  # each is read once
-            first = same.iloc[0]
-            three = first["mask"], first.get("fov", ""), first["image"]
-            yield from read_masks(*three, _frames(same), self.size, form, classes)
+        for (mask, fov), rows in groupby(file, key=lambda row: (row.mask, row.fov)):
+            frames = [row.frame for row in rows]
+            yield from read_masks(mask, fov, file[0].image, frames, self.size, form, classes)
+
+    @property
+    def files(self) -> list[_File]:
+        """The rows of each file."""
+        empty = [""] * len(self.table)
+        frames = self.table["frame"] if "frame" in self.table else [-1] * len(self.table)
+        columns = (self.table.get(name, empty) for name in ("image", "mask", "fov"))
+        rows = map(_Row, *columns, map(int, frames))
+        return [list(file) for _, file in groupby(rows, key=lambda row: row.image)]
 
     def site_data(self, name: str) -> SiteData:
         """Return the arrays' paths with what is known of each image."""
         counts = self.images.counts()
         if counts is None:
             raise DataError(f"{self.images.path} was removed or changed; decode again")
-        rows = self.table.loc[np.repeat(self.table.index, counts)]
+        rows = self.table.iloc[np.repeat(np.arange(len(counts)), counts)]
         return SiteData(
             name,
             self.images.path,
@@ -181,21 +204,6 @@ class _Work:
             pd.factorize(rows["group"])[0].astype(np.int64),
             self.targets.path if self.targets else None,
         )
-
-
-def _frames(rows: pd.DataFrame) -> list[int]:
-    return [int(frame) for frame in rows["frame"]] if "frame" in rows else [-1] * len(rows)
-
-
-def image_keys(table: pd.DataFrame) -> list[str]:
-    """Return what each row's image depends on."""
-    return [str(content) for content in table["content"]]
-
-
-def target_keys(table: pd.DataFrame, federation: Federation) -> list[str]:
-    """Return what each row's mask depends on; its image's size is checked, too."""
-    pairs = zip(table["content"], table["target"], strict=True)
-    return [f"{content}/{target}/{len(federation.classes)}" for content, target in pairs]
 
 
 def _write_arrays(work: list[_Work], progress: Progress | None) -> Bad:
@@ -221,7 +229,7 @@ def _write_arrays(work: list[_Work], progress: Progress | None) -> Bad:
             step(len(keys))
             continue
         try:
-            stored.write(_good_rows(one.table, keys, read, step))
+            stored.write(_good_rows(one.files, keys, read, step))
         except _BadFilesError as error:
             bad.update(error.found)
     return bad
@@ -236,14 +244,14 @@ class _BadFilesError(Exception):
 
 
 def _good_rows(
-    table: pd.DataFrame,
+    files: list[_File],
     keys: list[str],
-    read: Callable[[pd.DataFrame], Iterator[Images]],
+    read: Callable[[_File], Iterator[Images]],
     step: Callable[[int], None],
 ) -> Iterator[Images]:
     """Give each row's images; after the first bad one none, and in the end _BadFilesError."""
     found: Bad = {}
-    for key, images in zip(keys, _in_order(table, read), strict=True):
+    for key, images in zip(keys, _in_order(files, read), strict=True):
         if isinstance(images, BadImageError):
             found[key] = (images.column, str(images))
         elif not found:
@@ -254,93 +262,23 @@ def _good_rows(
 
 
 def _in_order(
-    table: pd.DataFrame, read: Callable[[pd.DataFrame], Iterator[Images]]
+    files: list[_File], read: Callable[[_File], Iterator[Images]]
 ) -> Iterator[Images | BadImageError]:
-    """Give each row's images, or why there are none; decoded by as many threads as cores."""
+    """Give each row's images, or why there are none; decoded by as many threads as cores.
 
-    def of_file(rows: pd.DataFrame) -> list[Images] | list[BadImageError]:
+    Files with many slices are decoded one after the other: only one is in memory.
+    """
+
+    def of_file(file: _File) -> list[Images] | list[BadImageError]:
         try:
-            return list(read(rows))
+            return list(read(file))
         except BadImageError as error:
-            return [error] * len(rows)
+            return [error] * len(file)
 
-    files = [rows for _, rows in table.groupby("image", sort=False)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        large = list(pool.map(lambda rows: is_large(rows["image"].iloc[0]), files))
         for start in range(0, len(files), _AT_ONCE):
-            cut = slice(start, start + _AT_ONCE)
-            small = [rows for rows, big in zip(files[cut], large[cut], strict=True) if not big]
-            ready = pool.map(of_file, small)
-            for rows, big in zip(files[cut], large[cut], strict=True):
-                yield from of_file(rows) if big else next(ready)
-
-
-def _faults(table: pd.DataFrame, federation: Federation, bad: Bad) -> list[tuple[str, str] | None]:
-    """Return what is wrong with each row, or None."""
-    faults = [bad.get(key) for key in image_keys(table)]
-    if federation.task != "segmentation":
-        return faults
-    targets = target_keys(table, federation)
-    return [fault or bad.get(key) for fault, key in zip(faults, targets, strict=True)]
-
-
-def _describe(federation: Federation, bad: Bad) -> list[str]:
-    """Return a sentence a site on its bad files: how many, and the first three with reasons."""
-    sentences = []
-    for site in federation.everyone:
-        faults = _faults(site.table, federation, bad)
-        texts = []
-        for (_, row), fault in zip(site.table.iterrows(), faults, strict=True):
-            if fault:
-                column, why = fault
-                whose = "" if column == "image" else f" of {row['image']}"
-                texts.append(f"{row[column]}{whose} ({why})")
-        if texts:
-            masks = " or masks" if federation.task == "segmentation" else ""
-            sentences.append(
-                f"site '{site.name}': {len(texts)} of {len(site.table)} images{masks} can't be "
-                f"decoded, first: {', '.join(list(dict.fromkeys(texts))[:3])}"
-            )
-    return sentences
-
-
-def _without(federation: Federation, bad: Bad) -> Federation:
-    """Return the federation without the bad files, with notes, after checking its sites again."""
-    left_out = [f"{text}; left out" for text in _describe(federation, bad)]
-    if not left_out:
-        return federation
-    everyone = []
-    for site in federation.everyone:
-        good = [fault is None for fault in _faults(site.table, federation, bad)]
-        everyone.append(Site(site.name, site.table[good].reset_index(drop=True)))
-    notes = [*federation.notes, *left_out]
-    found = check_sites(everyone, federation.classes, federation.task)
-    notes += [note for note in found if note not in notes]
-    held = everyone.pop() if federation.holdout else None
-    return replace(federation, sites=tuple(everyone), holdout=held, notes=tuple(notes))
-
-
-def _bad_index(folder: Path) -> Path:
-    """Return the list of bad contents; its name has the versions of those who can't read them."""
-    found = []
-    for reader in ("pillow", "nibabel", "pydicom", "python-gdcm"):
-        with suppress(PackageNotFoundError):
-            found.append(version(reader))
-    return folder / f"unreadable-{_FORMAT}-{'-'.join(found)}.json"
-
-
-def _remembered_bad(folder: Path) -> Bad:
-    """Return what was found to be bad before: without it every start would decode in vain."""
-    try:
-        found = json.loads(_bad_index(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    whole = {key: fault for key, fault in found.items() if isinstance(fault, list)}
-    return {key: (str(fault[0]), str(fault[1])) for key, fault in whole.items() if len(fault) == 2}
-
-
-def _remember_bad(folder: Path, bad: Bad) -> None:
-    with written_whole(_bad_index(folder)) as temporary:
-        temporary.write_text(json.dumps(_remembered_bad(folder) | bad), encoding="utf-8")
+            some = files[start : start + _AT_ONCE]
+            large = list(pool.map(lambda file: is_large(file[0].image), some))
+            ready = pool.map(of_file, [f for f, big in zip(some, large, strict=True) if not big])
+            for file, big in zip(some, large, strict=True):
+                yield from of_file(file) if big else next(ready)
