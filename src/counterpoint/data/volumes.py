@@ -73,10 +73,11 @@ def read_images(
 ) -> Iterator[Pixels]:
     """Give the images of one file for every frame that is asked for, -1 for all of the file.
 
-    Frames are counted from 0 in the order of `read_volume`: NIfTI slices from the feet to the head,
-    however they are stored. Each is (k, channels, size, size), or (k, 1, size, size, size), of ``dtype``, which must be
-    uint16 for NIfTI and DICOM. Raises BadImageError for what is broken or has no such frame, and
-    DataError for a form that the file can't have.
+    Frames are counted from 0 in the order of `read_volume`: NIfTI slices from the feet to the
+    head, however they are stored. Each answer is (k, channels, size, size), or
+    (k, 1, size, size, size), of ``dtype``, which must be uint16 for NIfTI and DICOM. Raises
+    BadImageError for what is broken or has no such frame, and DataError for a form that the file
+    can't have.
     """
     if kind_of(path) == "photograph":
         _require_slices(path, form, "is a photograph")
