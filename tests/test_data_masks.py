@@ -87,6 +87,17 @@ def test_a_palette_counts_by_its_indices(save, image):
     assert (read_mask(save(picture), "", image, 8, 3) == values).all()
 
 
+def test_a_palette_of_white_and_black_has_its_colours(save, image):
+    values = np.zeros((8, 8), np.uint8)
+    values[:2] = 1
+    for black, name in ((0, "mask.png"), (1, "mask.gif")):
+        picture = Image.fromarray(values if black == 0 else 1 - values, mode="P")
+        picture.putpalette([0, 0, 0, 255, 255, 255] if black == 0 else [255, 255, 255, 0, 0, 0])
+        assert (read_mask(save(picture, name), "", image, 8, 2) == values).all()
+    transparent = Image.fromarray(np.stack([values * 255, values], axis=2), mode="LA")
+    assert (read_mask(save(transparent), "", image, 8, 2) == values).all()
+
+
 def test_masks_that_are_refused(save, image):
     values = np.zeros((8, 8), np.uint8)
     values[3, 3] = 7

@@ -115,7 +115,7 @@ def _read_classes(path: str, geometry: Geometry, column: str, classes: int) -> M
     if kind == "dicom":
         raise BadImageError("a DICOM file; save masks as NIfTI or PNG", column)
     if kind == "photograph":
-        values = _values(path, column)[np.newaxis]
+        values = _values(path, column, shades=classes == 2)[np.newaxis]
         if values.shape != geometry.shape:
             sizes = f"{values.shape[2]}x{values.shape[1]} pixels, but its image has "
             wanted = f"{geometry.shape[2]}x{geometry.shape[1]}"
@@ -151,18 +151,25 @@ def _require_same_place(one: Geometry, other: Geometry, column: str) -> None:
         )
 
 
-def _values(path: str, column: str) -> npt.NDArray[Any]:
-    """Return the grey values, or a palette's indices, of an upright picture (height, width)."""
+def _values(path: str, column: str, shades: bool = False) -> npt.NDArray[Any]:
+    """Return the values (height, width) of an upright picture.
+
+    Of one with a palette these are the indices, but with ``shades`` the shades of grey where it
+    has no other colours: black and white may come in any order there.
+    """
     with upright(path, column) as picture:
-        if picture.mode == "LA":
-            picture = picture.convert("L")
-        elif picture.mode not in ("1", "L", "P") and not picture.mode.startswith(("I", "F")):
-            picture = picture.convert("RGB")
         values = np.asarray(picture)
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise BadImageError("a picture in colours; a mask's values must be grey", column)
-        values = values[..., 0]
+        if picture.mode == "LA":
+            values = values[..., 0]
+        elif picture.mode not in ("1", "L", "P") and not picture.mode.startswith(("I", "F")):
+            values = np.asarray(picture.convert("RGB"))
+            if (values != values[..., :1]).any():
+                raise BadImageError("a picture in colours; a mask's values must be grey", column)
+            values = values[..., 0]
+        elif picture.mode == "P" and shades:
+            colours = np.asarray(picture.convert("RGB"))
+            if (colours == colours[..., :1]).all():
+                values = colours[..., 0]
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise BadImageError("values that are no numbers", column)
     return values
