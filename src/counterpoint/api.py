@@ -129,7 +129,8 @@ def resume(
 
 def task_of(settings: Settings, federation: Federation) -> Task:
     """The task of a run."""
-    return make_task(federation.task, federation.classes, settings.method.schedule.loss)
+    schedule = settings.method.schedule
+    return make_task(federation.task, federation.classes, schedule.loss, schedule.balance)
 
 
 def read_data(settings: Settings) -> Federation:

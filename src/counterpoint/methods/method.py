@@ -26,6 +26,7 @@ class Schedule:
     same for all, its number of training images, or ("closeness": inverse distance aggregation,
     Yeganeh et al. 2020) one over the distance of its weights from those it began the round with.
     ``participation`` is the share of the sites that take part in a round, drawn anew each time.
+    ``balance`` is the strength of the loss "balanced": how much rarer classes count more.
     ``select_last`` is the part of the rounds, counted from the end, out of which validation
     chooses the model. ``finetune_epochs`` are trained at each site after the last merge.
     """
@@ -38,6 +39,7 @@ class Schedule:
     model_options: dict[str, Any] = field(default_factory=dict)
     augmentation: Literal["prrfl", "flips", "none"] = "prrfl"
     loss: Loss = "default"
+    balance: NotNegative = 1.0
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: Positive = 1e-2
     momentum: Fraction = 0.0

@@ -9,8 +9,10 @@ from counterpoint.tasks.segmentation import Segmentation
 TASKS: dict[str, type[Task]] = {choice.kind: choice for choice in (Classification, Segmentation)}
 
 
-def make_task(kind: str, classes: tuple[str, ...], loss: Loss = "default") -> Task:
-    """Make a task by its kind.
+def make_task(
+    kind: str, classes: tuple[str, ...], loss: Loss = "default", balance: float = 1.0
+) -> Task:
+    """Make a task by its kind; ``balance`` is the strength of the loss "balanced".
 
     Raises:
         SettingsError: if the task has no such loss.
@@ -23,6 +25,8 @@ def make_task(kind: str, classes: tuple[str, ...], loss: Loss = "default") -> Ta
         raise SettingsError(
             f"{kind} has no loss '{loss}'; it has {', '.join(chosen)} (schedule.loss)"
         )
+    if kind == Classification.kind:
+        return Classification(classes, chosen[loss], balance)
     return TASKS[kind](classes, chosen[loss])
 
 

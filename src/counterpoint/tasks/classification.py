@@ -30,6 +30,8 @@ class Classification:
 
     classes: tuple[str, ...]
     criterion: Callable[..., Tensor] = cross_entropy
+    balance: float = 1.0
+    """Strength of the loss ``balanced``."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -46,9 +48,8 @@ class Classification:
         if self.criterion is not balanced:
             return self
         counts = np.bincount(labels, minlength=self.outputs).astype(np.float32)
-        return self.with_loss(
-            partial(balanced, frequencies=torch.from_numpy(counts / counts.sum()))
-        )
+        frequencies = torch.from_numpy(counts / counts.sum())
+        return self.with_loss(partial(balanced, frequencies=frequencies, strength=self.balance))
 
     def with_loss(self, criterion: Callable[..., Tensor]) -> Self:
         """The task with another loss."""
