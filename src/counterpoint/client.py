@@ -257,14 +257,16 @@ class Client:
         """Train the local epochs of a round; yields the scores after each."""
         moment = "epoch" if round <= self.schedule.rounds else "finetuned"
         for epoch, stage in enumerate(self.method.local.train(training), start=1):
-            losses = {role: training.epoch_loss(role) for role in self.models}
+            losses = {role: training.epoch_loss(role) for role in training.steps}
             for row in self.score("validation"):
-                for loss in (losses[str(row["model"])], row["loss"]):
-                    self._require_finite(loss, f"round {round}, local epoch {epoch}", row)
+                trained = losses.get(str(row["model"]), "")  # not every model takes steps
+                for loss in (trained, row["loss"]):
+                    if loss != "":
+                        self._require_finite(loss, f"round {round}, local epoch {epoch}", row)
                 yield (
                     {"round": min(round, self.schedule.rounds), "moment": moment, "epoch": epoch}
                     | row
-                    | {"stage": stage, "train_loss": losses[str(row["model"])]}
+                    | {"stage": stage, "train_loss": trained}
                 )
         self.memory = training.memory
 

@@ -78,7 +78,7 @@ class Display:
                     str(e["round"]),
                     "-" if merged else f"{e['epoch']}/{self.epochs}",
                     str(e.get("stage", "") or "-"),
-                    f"{e.get('train_loss', e['loss']):.3f}",
+                    f"{e.get('train_loss') or e['loss']:.3f}",
                     number(self.score, float(str(e[self.score]))),
                     "just merged" if merged else "",
                 )

@@ -17,6 +17,8 @@ from counterpoint.errors import DataError
 
 CLASSES = ("background", "prostate")
 SITES = ("BIDMC", "HK", "I2CVB", "ISBI", "ISBI_1.5", "UCL")
+ALSO = ("BMC", "RUNMC")
+"""The two hospitals of ISBI by their own names, as another copy of the data has them."""
 _SEED = 0  # of the protocol "published", which is to be the same for everybody
 _MASK = "_segmentation"
 _ENDINGS = (".nii", ".nii.gz")
@@ -28,14 +30,14 @@ Slices = tuple[int, list[int]]
 def read(request: Request) -> Reading:
     """Read ``root/<site>/Case00.nii.gz`` with ``Case00_segmentation.nii.gz`` beside it.
 
-    The sites are those of `SITES` that are there. A row is a slice that shows prostate, by its
+    The sites are those of `SITES` and `ALSO` that are there. A row is a slice that shows prostate, by its
     place on the last axis of the volume in RAS+ orientation; the others are left out, as in
     HarmoFL. With the protocol "published" a site's slices are shuffled as HarmoFL does, with a
     seed of our own. Volumes are opened once: what they show is remembered in the cache.
 
     Raises DataError that says which layout was looked for, or names the file.
     """
-    folders = [request.root / site for site in SITES if (request.root / site).is_dir()]
+    folders = [request.root / s for s in (*SITES, *ALSO) if (request.root / s).is_dir()]
     if not folders:
         raise DataError(
             f"no prostate data in {request.root}; looked for the folders {', '.join(SITES)} in "
@@ -139,7 +141,8 @@ def _notes(
         shown = sum(len(slices[image][1]) for image, _ in found)
         counts.append(f"{site} {shown} of {sum(slices[image][0] for image, _ in found)}")
     notes = [f"only slices that show prostate are used: {', '.join(counts)}"]
-    missing = [site for site in SITES if site not in pairs]
+    others = SITES if not set(ALSO) & set(pairs) else [s for s in SITES if "ISBI" not in s]
+    missing = [site for site in others if site not in pairs]
     if missing:
         notes.append(f"there are no folders for the sites {', '.join(missing)}")
     if protocol == "published":
