@@ -98,7 +98,8 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     found = find_method(method) if isinstance(method, str) else method
     flat = dict(flatten(overrides))
     if flat.get("data.task", flat.get("task")) == "segmentation":
-        found = dataclasses.replace(found, schedule=found.segmentation)
+        local = found.segmentation_local or found.local
+        found = dataclasses.replace(found, schedule=found.segmentation, local=local)
     parts = {name: _choose(name, getattr(found, name), flat) for name in CHOICES}
     settings = Settings(
         method=dataclasses.replace(found, **parts), data=Data(name=data), source=source

@@ -70,7 +70,8 @@ _ALL = (
         folder="prostate",
         by_hand="its page gives it out by links to shared folders, for a browser. Unpack it so "
         "that DIR has the folders BIDMC, HK, I2CVB, ISBI, ISBI_1.5 and UCL with CaseNN.nii.gz and "
-        "CaseNN_segmentation.nii.gz, and give DIR as --root. RUNMC and BMC instead of the two ISBI are fine too",
+        "CaseNN_segmentation.nii.gz, and give DIR as --root. RUNMC and BMC instead of "
+        "the two ISBI are fine too",
     ),
     Download(
         name="hrf",

@@ -110,6 +110,7 @@ class Method:
         pooled: train one model on all sites' images in one place (no federation: an upper bound).
         schedule: rounds, network, optimiser for classification.
         segmentation: the same for segmentation.
+        segmentation_local: how a site trains for segmentation, if not as for classification.
     """
 
     name: str
@@ -125,3 +126,4 @@ class Method:
     pooled: bool = False
     schedule: Schedule = field(default_factory=Schedule)
     segmentation: Schedule = SEGMENTATION
+    segmentation_local: LocalUpdate | None = None

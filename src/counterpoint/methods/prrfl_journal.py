@@ -1,8 +1,7 @@
 """PRR-FL as in its journal version: averaged phase and a prototype-aligned loss.
 
-For segmentation, as there, the teacher is learnt from by squared differences of weight 10:
-``--set distillation=mse --set local.weight=10``; its network was a DeepLab with ResNet-18, ours is
-the U-Net.
+For segmentation, as there, the teacher is learnt from by squared differences of weight 10; its
+network was a DeepLab with ResNet-18, ours is the U-Net.
 """
 
 from counterpoint.aggregation import ProgressiveFourier
@@ -19,6 +18,9 @@ METHOD = Method(
     aggregation=ProgressiveFourier(phase="mean", start=0.7, end=0.95),
     statistics="local",
     schedule=Schedule(select_last=0.2),
+    segmentation_local=PrototypeDeputy(
+        beta=0.8, tau=1.0, warm_up=1, distillation="mse", weight=10.0
+    ),
     segmentation=Schedule(
         rounds=20,
         local_epochs=5,

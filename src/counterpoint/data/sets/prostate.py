@@ -30,8 +30,8 @@ Slices = tuple[int, list[int]]
 def read(request: Request) -> Reading:
     """Read ``root/<site>/Case00.nii.gz`` with ``Case00_segmentation.nii.gz`` beside it.
 
-    The sites are those of `SITES` and `ALSO` that are there. A row is a slice that shows prostate, by its
-    place on the last axis of the volume in RAS+ orientation; the others are left out, as in
+    The sites are those of `SITES` and `ALSO` that are there. A row is a slice that shows prostate,
+    by its place on the last axis of the volume in RAS+ orientation; the others are left out, as in
     HarmoFL. With the protocol "published" a site's slices are shuffled as HarmoFL does, with a
     seed of our own. Volumes are opened once: what they show is remembered in the cache.
 
