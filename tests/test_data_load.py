@@ -7,8 +7,8 @@ from counterpoint.errors import DataError, SettingsError
 
 
 def test_names_and_suggestions(tmp_path):
-    assert list(datasets()) == ["dermoscopy", "phantom"]
-    with pytest.raises(SettingsError, match=r"dermoscopy, phantom.*did you mean 'phantom'"):
+    assert {"dermoscopy", "phantom"} <= set(datasets())
+    with pytest.raises(SettingsError, match=r"dermoscopy, .*phantom.*did you mean 'phantom'"):
         load("fantom")
     with pytest.raises(SettingsError, match="neither a data set"):
         load(tmp_path / "nothing.csv")

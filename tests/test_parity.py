@@ -5,10 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from counterpoint.aggregation import ProgressiveFourier
+from counterpoint.aggregation import Exchange, ProgressiveFourier
+from counterpoint.data.batches import Batch
 from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.local import DeputyTransfer, Training
-from counterpoint.perturbation import perturbed_step
+from counterpoint.perturbation import Perturbation, perturbed_step
 from counterpoint.server import WeightedMean
 from counterpoint.tasks import Classification
 from tests.golden import Golden, assert_state
@@ -39,10 +40,11 @@ class Small(nn.Module):
 def test_progressive_fourier_aggregation(case: str, round: int) -> None:
     clients = [Small(PFA.below(f"{case}/in/{client}/")) for client in range(4)]
     pfa, mean = ProgressiveFourier(phase="local", start=0.7, end=0.95), WeightedMean()
+    exchange = Exchange(progress=round / 50)
     for number, network in enumerate(clients):
-        mean.add(str(number), pfa.share(network, round / 50))
+        mean.add(str(number), pfa.share(network, exchange))
     for number, network in enumerate(clients):
-        pfa.merge(network, mean.result(), round / 50)
+        pfa.merge(network, mean.result(), exchange)
         assert_state(network, PFA.below(f"{case}/out/round{round}/{number}/"))
 
 
@@ -83,19 +85,21 @@ def test_deputy_enhanced_transfer(case: str) -> None:
         },
         task=Recorded(TASK.classes),
         batches=in_order,
-        plain_batches=in_order,
+        plain_batches=lambda: (Batch(*batch, torch.zeros(8)) for batch in in_order()),
         epochs=6,
     )
+    stages = DeputyTransfer(exchange=0.7, sublimate=0.9).train(training)
     for epoch, stage in enumerate(DEPUTY[f"{case}/stages"].tolist()):
         seen.clear()
-        DeputyTransfer(exchange=0.7, sublimate=0.9).epoch(training)
-        assert training.stage == STAGES[stage]
+        assert next(stages) == STAGES[stage]
         in_training = seen[-2 * len(x.split(8)) :]  # the scores of the stage come before
         for number, role in enumerate(("personal", "deputy")):
             assert_state(models[role], DEPUTY.below(f"{case}/epoch{epoch}/{role}/"))
             mean = sum(in_training[number::2]) / len(in_training[number::2])
             expected = DEPUTY[f"{case}/loss_ce_{role}"][epoch].item()
             assert mean == pytest.approx(expected, abs=1e-5)
+    assert epoch == 5
+    assert list(stages) == []
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
@@ -107,13 +111,14 @@ def test_weight_perturbation(name: str) -> None:
         if name == "sgd"
         else torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4)
     )
+    perturbation = Perturbation(float(golden["alpha"]))
     for step in range(4):
         x, y = golden["x"][step], golden["y"][step]
 
         def loss(x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
             return F.cross_entropy(network(x), y)
 
-        perturbed_step(network, optimizer, loss(), loss, float(golden["alpha"]))
+        perturbed_step(network, optimizer, loss(), loss, perturbation)
         assert_state(network, golden.below(f"step{step}/"))
 
 
@@ -124,18 +129,17 @@ def assert_close(tensor: torch.Tensor, expected: torch.Tensor) -> None:
 @pytest.mark.parametrize("case", ["even", "odd"])
 def test_amplitude_normalisation_of_the_paper(case: str) -> None:
     batches = AMPLITUDE[f"{case}/x"], AMPLITUDE[f"{case}/x2"]
-    channels, height, width = batches[0].shape[1:]
-    layer = AmplitudeLayer(channels, height, width, "full", momentum=0.1).train()
+    layer = AmplitudeLayer(tuple(batches[0].shape[1:]), "full", momentum=0.1).train()
     for number, batch in enumerate(batches, start=1):
         harmonised = layer(batch)
-        half = AMPLITUDE[f"{case}/paper/amp{number}"][..., : width // 2 + 1]
+        half = AMPLITUDE[f"{case}/paper/amp{number}"][..., : batches[0].shape[-1] // 2 + 1]
         assert_close(layer.amplitude, half)
         assert_close(harmonised, AMPLITUDE[f"{case}/paper/y{number}"])
 
 
 def test_amplitude_normalisation_as_released() -> None:
     # the released momentum is cast to an integer and becomes 0: the first batch decides
-    layer = AmplitudeLayer(3, 16, 20, "dc", momentum=0.0).train()
+    layer = AmplitudeLayer((3, 16, 20), "dc", momentum=0.0).train()
     for number, name in enumerate(("x", "x2"), start=1):
         harmonised = layer(AMPLITUDE[f"even/{name}"])
         assert_close(layer.amplitude, AMPLITUDE[f"even/released/amp{number}"][..., 0, 0])

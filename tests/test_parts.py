@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from counterpoint.aggregation import AllWeights, ExceptNormalisation
+from counterpoint.aggregation import AllWeights, Exchange, ExceptNormalisation
 from counterpoint.errors import PayloadError
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation
 from counterpoint.layers import (
@@ -20,7 +20,7 @@ from counterpoint.layers import (
 from counterpoint.local import Plain, Proximal, Training
 from counterpoint.models import build_network
 from counterpoint.payload import from_bytes, to_bytes
-from counterpoint.perturbation import perturbed_step
+from counterpoint.perturbation import Perturbation, perturbed_step
 from counterpoint.server import WeightedMean
 from counterpoint.statistics import drop_running_statistics, recalibrate
 from counterpoint.tasks import Classification
@@ -85,7 +85,7 @@ def test_a_wrong_payload_is_named_and_leaves_the_mean(
 
 def densenet() -> nn.Module:
     options = {"init_features": 8, "growth_rate": 4, "block_config": (2, 2)}
-    return build_network("monai.networks.nets:DenseNet121", options, 3, 3, 32)
+    return build_network("monai.networks.nets:DenseNet121", options, outputs=3, shape=(3, 32, 32))
 
 
 def test_normalisation_is_found_by_type_where_names_fail() -> None:
@@ -96,9 +96,9 @@ def test_normalisation_is_found_by_type_where_names_fail() -> None:
     assert not [name for name in found if "bn" in name]  # a name test would find none
     assert not found & spectral_weights(network)
     assert len(running_statistics(network)) == 2 * len(norms)
-    shared = ExceptNormalisation().share(network, 0.0)
+    shared = ExceptNormalisation().share(network, Exchange())
     assert shared.keys() == {n for n, _ in network.named_parameters()} - found
-    assert AllWeights().share(network, 0.0).keys() == {n for n, _ in network.named_parameters()}
+    assert AllWeights().share(network, Exchange()).keys() == {n for n, _ in network.named_parameters()}
 
 
 def test_perturbation_does_not_move_running_statistics_twice() -> None:
@@ -109,7 +109,7 @@ def test_perturbation_does_not_move_running_statistics_twice() -> None:
     def loss() -> torch.Tensor:
         return network(x).square().mean()
 
-    perturbed_step(network, optimizer, loss(), loss, alpha=0.5)
+    perturbed_step(network, optimizer, loss(), loss, Perturbation(0.5))
     norm = network[0]
     assert isinstance(norm, nn.BatchNorm1d)
     torch.testing.assert_close(norm.running_mean, 0.1 * x.mean(0))
@@ -121,12 +121,16 @@ def test_perturbation_restores_the_weights_to_the_bit() -> None:
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     before = network.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    perturbed_step(network, optimizer, network(x).sum(), lambda: network(x).sum(), alpha=3.3)
+
+    def loss() -> torch.Tensor:
+        return network(x).sum()
+
+    perturbed_step(network, optimizer, loss(), loss, Perturbation(3.3))
     assert torch.equal(network.weight, before)
 
 
 def test_frozen_statistics_also_tells_the_harmoniser() -> None:
-    layer = AmplitudeLayer(1, 4, 4, "full", momentum=0.5).train()
+    layer = AmplitudeLayer((1, 4, 4), "full", momentum=0.5).train()
     first, second = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
     layer(first)
     amplitude = layer.amplitude.clone()
@@ -139,7 +143,7 @@ def test_frozen_statistics_also_tells_the_harmoniser() -> None:
 
 def test_harmoniser_is_frozen_by_the_first_mean_and_stays_so() -> None:
     choice = AmplitudeNormalisation(band=0.5)
-    layers = [choice.layer(3, 8).train() for _ in range(2)]
+    layers = [choice.layer((3, 8, 8)).train() for _ in range(2)]
     for layer in layers:
         layer(torch.rand(4, 3, 8, 8))
     payloads = [choice.share(layer) for layer in layers]
@@ -153,7 +157,7 @@ def test_harmoniser_is_frozen_by_the_first_mean_and_stays_so() -> None:
         kept = layer.amplitude.clone()
         layer(torch.rand(4, 3, 8, 8))
         assert torch.equal(layer.amplitude, kept)
-    copy = choice.layer(3, 8)
+    copy = choice.layer((3, 8, 8))
     copy.load_state_dict(layers[0].state_dict())
     assert bool(copy.frozen)
     x = torch.rand(2, 3, 8, 8)
@@ -161,7 +165,7 @@ def test_harmoniser_is_frozen_by_the_first_mean_and_stays_so() -> None:
 
 
 def test_harmoniser_before_its_first_batch_passes_images_and_refuses_other_sizes() -> None:
-    layer = AmplitudeLayer(3, 8, 8, "full", momentum=0.1).eval()
+    layer = AmplitudeLayer((3, 8, 8), "full", momentum=0.1).eval()
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(layer(x), x)
     with pytest.raises(ValueError, match=r"\(3, 8, 8\).*\(3, 9, 8\)"):
@@ -201,7 +205,7 @@ def one_weight(start: float, local: Plain | Proximal, anchor: float) -> float:
         plain_batches=lambda: iter([]),
         start={"weight": torch.tensor([[anchor], [0.0]])},
     )
-    local.epoch(training)
+    assert list(local.train(training)) == [""]
     assert training.gradients == 1
     return float(network.weight[0, 0].detach())
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from counterpoint.aggregation import ProgressiveFourier
+from counterpoint.aggregation import Exchange, ProgressiveFourier
 from counterpoint.server import WeightedMean
 from counterpoint.spectrum import (
     change_low_frequencies,
@@ -104,8 +104,8 @@ def test_pfa_of_identical_weights_changes_nothing(
     pfa, network, mean = ProgressiveFourier(phase=phase), Tiny(seed), WeightedMean()  # type: ignore[arg-type]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for client in range(clients):
-        mean.add(str(client), pfa.share(network, progress))
-    pfa.merge(network, mean.result(), progress)
+        mean.add(str(client), pfa.share(network, Exchange(progress)))
+    pfa.merge(network, mean.result(), Exchange(progress))
     for name, tensor in network.state_dict().items():
         tolerance = 0 if phase == "local" and clients in (1, 2, 4) else 1e-5
         torch.testing.assert_close(tensor, before[name], atol=tolerance, rtol=0)
@@ -113,7 +113,7 @@ def test_pfa_of_identical_weights_changes_nothing(
 
 def test_pfa_keeps_normalisation_at_home_and_averages_the_rest() -> None:
     pfa, networks, mean = ProgressiveFourier(), [Tiny(0), Tiny(1)], WeightedMean()
-    payloads = [pfa.share(network, 0.0) for network in networks]
+    payloads = [pfa.share(network, Exchange()) for network in networks]
     assert not [name for name in payloads[0] if name.startswith(("bn", "group", "layer"))]
     assert payloads[0]["conv2.weight.amplitude"].shape == (9, 7)  # 12 x 18, half-widths 4 and 6
     for number, payload in enumerate(payloads):
@@ -121,7 +121,7 @@ def test_pfa_keeps_normalisation_at_home_and_averages_the_rest() -> None:
     biases = [network.linear.bias.detach().clone() for network in networks]
     scales = [network.bn.weight.detach().clone() for network in networks]
     for network, scale in zip(networks, scales, strict=True):
-        pfa.merge(network, mean.result(), 0.0)
+        pfa.merge(network, mean.result(), Exchange())
         torch.testing.assert_close(network.linear.bias.detach(), (biases[0] + biases[1]) / 2)
         assert torch.equal(network.bn.weight, scale)
 
@@ -137,9 +137,9 @@ def test_phase_variants_by_hand(phase: str) -> None:
         network.weight.data = size * torch.cos(wave + angle)
     pfa, mean = ProgressiveFourier(phase=phase, start=0.95, end=0.95), WeightedMean()  # type: ignore[arg-type]
     for number, network in enumerate(networks):
-        mean.add(str(number), pfa.share(network, 0.0))
+        mean.add(str(number), pfa.share(network, Exchange()))
     before = [network.weight.detach().clone() for network in networks]
-    pfa.merge(networks[0], mean.result(), 0.0)
+    pfa.merge(networks[0], mean.result(), Exchange())
     by_phase = {"mean": 2.0 * torch.cos(wave + 0.6), "complex": (before[0] + before[1]) / 2}
     target = by_phase[phase]
     # half-width floor(4 * 0.95 / 2) = 1: of the frequencies (1, 1) and (-1, -1) the released band
@@ -151,7 +151,7 @@ def test_phase_variants_by_hand(phase: str) -> None:
 
 def test_a_short_side_shares_nothing() -> None:
     network = nn.Linear(64, 2, bias=False)
-    assert ProgressiveFourier().share(network, 0.0) == {}
+    assert ProgressiveFourier().share(network, Exchange()) == {}
 
 
 def test_band_grows_with_the_rounds() -> None:
