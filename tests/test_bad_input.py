@@ -65,7 +65,7 @@ def refused(answer: tuple[int, str, str], tmp_path: Path, *words: str, code: int
         (("prrfl", "fantom"), ["'fantom' is neither", f"{MEANT} 'phantom'"]),
         (("prrfl", "dermoscopy"), ["dermoscopy needs root"]),
         (("prrfl", "dermoscopy", "--root", "nowhere"), ["nowhere"]),
-        (("prrfl", "phantom", "--root", "x"), ["root is only for data='dermoscopy'"]),
+        (("prrfl", "phantom", "--root", "x"), ["phantom is built in and takes no root"]),
         (("prrfl", "phantom", "--sites", "east,wets"), ["unknown site 'wets'", f"{MEANT} 'west'"]),
         (("prrfl", "phantom", "--sites", "east"), ["two or more sites", "only one ('east')"]),
         (("prrfl", "phantom", "--protocol", "groupd"), [f"'groupd' for phantom{MEANT} 'grouped'"]),

@@ -27,7 +27,10 @@ _REQUIRED = {"classification": ("image", "label"), "segmentation": ("image", "ma
 
 
 def own_task(path: Path) -> Task:
-    """Return "classification" if the first table has a column label, else "segmentation"."""
+    """Return "segmentation" if the first table has masks and no labels, else "classification".
+
+    A column whose name is nearly label counts as one; `read_own` then says how it is spelt.
+    """
     tables = [path] if path.is_file() else [path / "labels.csv", *sorted(path.glob("*/labels.csv"))]
     table = next((table for table in tables if table.is_file()), None)
     if table is None:
@@ -37,7 +40,8 @@ def own_task(path: Path) -> Task:
             names = [name.strip().lower() for name in file.readline().split(",")]
     except (OSError, UnicodeDecodeError):
         return "classification"
-    return "segmentation" if "mask" in names and "label" not in names else "classification"
+    labels = "label" in names or misspelt(names, ("label",))
+    return "segmentation" if "mask" in names and not labels else "classification"
 
 
 def read_own(
