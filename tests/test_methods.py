@@ -22,7 +22,7 @@ SMALL = {
     "workers": 1,
     "threads": 1,
 }
-SLIM = {"model": "slim-vgg16"}
+SLIM = {"model": "slim-vgg16", "local_epochs": 1, "sites": ["east", "west"]}
 COMPOSITIONS = {
     "fourier aggregation without a deputy": ("fedavg", {"aggregation": "pfa"}),
     "a deputy without fourier aggregation": ("fedavg", {"local": "deputy"}),
@@ -74,12 +74,16 @@ def test_runs_and_leaves_what_it_should(case: str, tmp_path: Path) -> None:
     assert result.table["loss"].map(math.isfinite).all()
     roles = scores["model"].unique()
     validation = scores[scores["split"] == "validation"]
-    assert len(validation) == 4 * len(roles) * (1 + 2 * (epochs + 1))
+    finetuned = 5 if method == "finetune" else 0
+    assert len(validation) == 4 * len(roles) * (1 + 2 * (epochs + 1) + finetuned)
 
     values = result.results
-    merged = validation[(validation["moment"] == "merged") & validation["model"].ne("deputy")]
-    by_round = merged.groupby("round")[["macro_f1", "loss"]].mean()
-    first = 2 if method == "prrfl" else 1  # prrfl chooses out of the last fifth of the rounds
+    role = "model" if "model" in roles else "personal"
+    moment = ("finetuned", finetuned) if finetuned else ("merged", 0)
+    chosen = validation[validation["model"] == role].set_index(["moment", "epoch"]).loc[[moment]]
+    by_round = chosen.groupby("round")[["macro_f1", "loss"]].mean()
+    # these choose out of the last fifth of the rounds, or have no choice
+    first = 2 if method in ("prrfl", "prrfl-journal", "finetune") else 1
     best = max(range(first, 3), key=lambda r: (by_round.macro_f1[r], -by_round.loss[r]))
     assert values["chosen_round"] == best
     assert values["validation"] == pytest.approx(by_round.macro_f1[best])

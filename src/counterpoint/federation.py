@@ -311,13 +311,17 @@ def describe(payload: Payload, round: int, site: str, direction: str) -> list[Ro
 
 
 def mean_scores(rows: list[Row], settings: Settings, task: Task, round: int) -> tuple[float, float]:
-    """Means over the sites of validation score and loss just after the merge of ``round``."""
-    moment = "finetuned" if settings.method.schedule.finetune_epochs else "merged"
+    """Means over the sites of validation score and loss of the models of ``round``.
+
+    They are scored just after the merge, or after the last epoch of fine-tuning.
+    """
+    epochs = settings.method.schedule.finetune_epochs
+    moment = ("finetuned", epochs) if epochs else ("merged", 0)
     chosen = [
         row
         for row in rows
         if row["round"] == round
-        and row["moment"] == moment
+        and (row["moment"], row["epoch"]) == moment
         and row["model"] == settings.method.local.predicts
     ]
     score, loss = (
