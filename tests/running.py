@@ -49,6 +49,18 @@ class Tiny(nn.Module):
         return self.head(self.body(images))
 
 
+class TinyDense(nn.Module):
+    """A network that gives logits for every pixel, with batch norm in it."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.output = nn.Conv2d(4, out_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.output(self.body(images))
+
+
 class Breaks(Tiny):
     """A network that gives NaN from a training batch on; the count is part of its state."""
 
@@ -200,26 +212,29 @@ def assert_same(folder: Path, reference: Path) -> None:
     assert not odd, f"{folder}: not as in a run that was never stopped: {', '.join(odd)}"
 
 
-def die_at(write: int) -> None:
-    """Have this process killed in the middle of its n-th write to a run's folder."""
+def die_at(write: int | str) -> None:
+    """Have this process killed in the middle of its n-th write to a run's folder.
+
+    Or of the write of a file whose name begins with ``write``.
+    """
     from counterpoint import folder
 
     done = 0
     replace, append = os.replace, folder.append_text
 
-    def turn() -> bool:
+    def turn(target: Path) -> bool:
         nonlocal done
         done += 1
-        return done == write
+        return done == write or (isinstance(write, str) and target.name.startswith(write))
 
     def torn_replace(source: Path, target: Path) -> None:
-        if turn():
+        if turn(target):
             os.truncate(source, os.stat(source).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         replace(source, target)
 
     def torn_append(path: Path, text: str) -> int:
-        if turn():
+        if turn(path):
             append(path, text[: len(text) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         return append(path, text)
@@ -274,3 +289,32 @@ def die_everywhere(folder: Path, method: str, data: str, settings: dict[str, Any
         if (out / "settings.yaml").exists():
             (folder / f"{write:03d}.killed").write_text("\n".join(sorted(content(out))))
             assert in_a_fork(lambda out=out: resume(out)) == 0
+
+
+def die_once_each(
+    folder: Path, data: str, cases: dict[str, tuple[str, dict[str, Any], str]]
+) -> None:
+    """Run every case twice: never stopped, and killed in the write of a file; then go on.
+
+    Leaves CASE/never and CASE/run, and CASE/killed with the files that the kill left. As with
+    `die_everywhere`, call it in a process that has not computed anything yet.
+    """
+    import monai.losses
+    import monai.metrics  # noqa: F401
+    import torchmetrics.functional.classification  # noqa: F401
+
+    api.draw_retrogress = lambda result: []
+    for case, (method, settings, file) in cases.items():
+        out = folder / case
+
+        def whole(method=method, settings=settings, out=out) -> None:
+            run(method, data, out=out / "never", settings=settings)
+
+        def dying(method=method, settings=settings, out=out, file=file) -> None:
+            die_at(file)
+            run(method, data, out=out / "run", settings=settings)
+
+        assert in_a_fork(whole) == 0, case
+        assert in_a_fork(dying) == -signal.SIGKILL, case
+        (out / "killed").write_text("\n".join(sorted(content(out / "run"))))
+        assert in_a_fork(lambda out=out: resume(out / "run")) == 0, case

@@ -13,13 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from counterpoint import resume, run
 from counterpoint.data import write_phantom
 from counterpoint.errors import StateError, TrainingError
 from counterpoint.folder import RunFolder
+from counterpoint.results import Result
 from tests.running import (
     ROOT,
     SHORT,
@@ -50,6 +54,15 @@ EVERYTHING = {
     "statistics": "averaged",
     "optimizer": "adam",
     "keep_optimizer": True,
+}
+# What a run can leave between rounds, and a file in whose write the run is killed.
+KEPT = {
+    "scaffold": ("scaffold", {}, "mean-00002"),
+    "fedadam": ("fedadam", {}, "server-00002"),
+    "moon": ("moon", {}, "site-0001-00003-state"),
+    "participation": ("scaffold", {"participation": 0.5, "rounds": 4}, "round-00002"),
+    "finetune": ("finetune", {"finetune_epochs": 2, "rounds": 2}, "site-0001-00003-candidate"),
+    "segmentation": ("fedbn", {"task": "segmentation"}, "site-0001-00002-state"),
 }
 
 
@@ -176,6 +189,68 @@ def test_killed_in_every_write(small, tmp_path):
         assert_same(folder, reference)
 
 
+@pytest.fixture(scope="module")
+def killed(small, tmp_path_factory):
+    """Return a folder with two runs of each of KEPT: killed and gone on with, and never stopped."""
+    folder = tmp_path_factory.mktemp("killed")
+    model = {"segmentation": {"model": "tests.running:TinyDense"}}
+    cases = {
+        name: (method, SHORT | model.get(name, TINY) | settings, file)
+        for name, (method, settings, file) in KEPT.items()
+    }
+    code = (
+        "import sys, json; from pathlib import Path; from tests.running import die_once_each;"
+        "die_once_each(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(small), json.dumps(cases)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=280,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_killed_with_all_that_can_be_kept(killed, case):
+    """By kill -9 in the middle of a write: what server and sites remember comes back too."""
+    torn = KEPT[case][2]
+    assert re.search(rf"\.{torn}.*\.part", (killed / case / "killed").read_text())
+    assert_same(killed / case / "run", killed / case / "never")
+
+
+def test_there_was_something_to_keep(killed):
+    """Without it the test above would say little."""
+
+    def kept(case: str, file: str) -> dict[str, torch.Tensor]:
+        return load_file(killed / case / "never" / "state" / f"{file}.safetensors")
+
+    def moved(tensors: dict[str, torch.Tensor], prefix: str) -> bool:
+        return any(n.startswith(prefix) and bool(t.any()) for n, t in tensors.items())
+
+    def trained(case: str) -> pd.DataFrame:
+        scores = Result(killed / case / "never").scores
+        return scores[scores["moment"].isin(["epoch", "finetuned"])]
+
+    assert moved(kept("scaffold", "mean-00003"), "local.control.")
+    assert moved(kept("scaffold", "site-0001-00003-state"), "memory/")
+    assert moved(kept("fedadam", "server-00003"), "m.")
+    assert moved(kept("fedadam", "server-00003"), "v.")
+    assert moved(kept("moon", "site-0001-00003-state"), "memory/network.")
+    assert moved(kept("segmentation", "site-0001-00003-state"), "optimizer/model/0/")
+    by_round = trained("participation").groupby("round")["site"].agg(list)
+    assert by_round.str.len().tolist() == [1, 1, 1, 1]
+    assert {site for (site,) in by_round} == {"east", "west"}
+    finetuned = trained("finetune").query("moment == 'finetuned' and split == 'validation'")
+    assert sorted(finetuned["epoch"]) == [1, 1, 2, 2]
+    assert Result(killed / "segmentation" / "never").table["hd95"].notna().any()
+
+
+def test_workers_change_nothing_in_a_segmentation(small, killed, tmp_path):
+    settings = SHORT | {"model": "tests.running:TinyDense", "task": "segmentation", "workers": 2}
+    run("fedbn", str(small), out=tmp_path / "two", settings=settings)
+    assert_same(tmp_path / "two", killed / "segmentation" / "never")
+
+
 def test_killed_with_workers(small, tiny, tmp_path):
     """No worker outlives its parent, even after kill -9, and one process goes on to the end."""
     out = tmp_path / "run"
@@ -221,7 +296,7 @@ def test_a_worker_killed_while_it_reports():
         "from counterpoint.tasks import Classification\n"
         "from tests.running import die_with_the_lock\n"
         "settings = make_settings('fedavg', 'phantom', {'model': 'tests.running:Tiny'})\n"
-        "with gather(settings, Classification(('a', 'b')), 2, 1, print) as crew:\n"
+        "with gather(settings, Classification(('a', 'b')), (3, 32, 32), 2, 1, print) as crew:\n"
         "    list(crew(die_with_the_lock, [1, 2]))\n"
     )
     process = subprocess.run(

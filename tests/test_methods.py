@@ -109,9 +109,10 @@ def shared_names(result: counterpoint.Result, round: int) -> set[str]:
 
 
 def test_what_leaves_a_site(tmp_path: Path) -> None:
-    fedavg = shared_names(run(tmp_path / "a", "fedavg", SLIM), 1)
-    fedbn = shared_names(run(tmp_path / "b", "fedbn", SLIM), 1)
-    silobn = shared_names(run(tmp_path / "c", "silobn", SLIM), 1)
+    one = SLIM | {"rounds": 1}
+    fedavg = shared_names(run(tmp_path / "a", "fedavg", one), 1)
+    fedbn = shared_names(run(tmp_path / "b", "fedbn", one), 1)
+    silobn = shared_names(run(tmp_path / "c", "silobn", one), 1)
     harmofl = run(tmp_path / "d", "harmofl", SLIM)
     prrfl = run(tmp_path / "e", "prrfl", SLIM)
     statistics = {name for name in fedavg if "running" in name}

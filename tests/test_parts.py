@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from counterpoint.aggregation import AllWeights, Exchange, ExceptNormalisation
+from counterpoint.aggregation import AllWeights, ExceptNormalisation, Exchange
 from counterpoint.errors import PayloadError
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation
 from counterpoint.layers import (
@@ -98,7 +98,9 @@ def test_normalisation_is_found_by_type_where_names_fail() -> None:
     assert len(running_statistics(network)) == 2 * len(norms)
     shared = ExceptNormalisation().share(network, Exchange())
     assert shared.keys() == {n for n, _ in network.named_parameters()} - found
-    assert AllWeights().share(network, Exchange()).keys() == {n for n, _ in network.named_parameters()}
+    assert AllWeights().share(network, Exchange()).keys() == {
+        n for n, _ in network.named_parameters()
+    }
 
 
 def test_perturbation_does_not_move_running_statistics_twice() -> None:
