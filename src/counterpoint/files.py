@@ -76,6 +76,8 @@ def write_tensors(
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read named tensors and, where ``sha256`` is given, check that they are the ones written.
 
+    They come in the order of their names; the file's reader alone gives another one each time.
+
     Raises:
         StateError: if the file is missing, damaged or another one.
     """
@@ -86,7 +88,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise StateError(f"{path} is damaged: its checksum is not the one that was noted")
     try:
-        return load(data)
+        return dict(sorted(load(data).items()))
     except (SafetensorError, ValueError) as error:
         raise StateError(f"{path} is not a file of named tensors: {error}") from error
 
