@@ -18,19 +18,24 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=-1)
 
 
-def balanced(logits: Tensor, target: Tensor, frequencies: Tensor, strength: float = 1.0) -> Tensor:
+def balanced(
+    logits: Tensor, target: Tensor, frequencies: Tensor | None = None, strength: float = 1.0
+) -> Tensor:
     """Cross-entropy of logits that are shifted by ``strength`` log of the class ``frequencies``.
 
     With strength 1 a network predicts as if all classes were equally frequent (Menon et al.:
     Long-tail learning via logit adjustment, ICLR 2021, equation 10). Macro-F1 of a site with very
     rare classes is best somewhere between that and 0, the plain loss.
 
-    Equal frequencies change nothing; a rare class has to be shown more surely:
+    Equal frequencies change nothing, and where they are not known (at a site that did not train)
+    they count as equal; a rare class has to be shown more surely:
 
     >>> z, y = torch.zeros(1, 2), torch.tensor([1])
     >>> balanced(z, y, torch.tensor([0.75, 0.25])) > balanced(z, y, torch.tensor([0.5, 0.5]))
     tensor(True)
     """
+    if frequencies is None:
+        return cross_entropy(logits, target)
     shift = strength * frequencies.to(logits).clamp(min=1e-6).log()
     return cross_entropy(logits + shift.view(1, -1, *[1] * (logits.dim() - 2)), target)
 
