@@ -1,6 +1,7 @@
 """The loop of a federation, readable from top to bottom."""
 
 import dataclasses
+import math
 import platform
 import random
 from dataclasses import dataclass
@@ -232,7 +233,7 @@ def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
         for row, of_cases, of_scores in done:
             tested.append({"round": notebook.best, "moment": moment, "epoch": 0} | row)
             cases += of_cases
-            intervals[str(row["site"])] = of_scores
+            intervals[str(row["site"])] = {n: _plain(pair) for n, pair in of_scores.items()}
     same = write_models(folder.path, settings, play.task, play.shape, notebook.best, chosen)
     folder.write_table("test_cases.csv", cases)
     # Not noted in the notebook: if results.json is not reached, a resumed run cuts this off again.
@@ -293,6 +294,15 @@ def score_test(client: Client, job: Test, report: Report) -> list[Tested]:
         }
         results.append((row, cases, intervals))
     return results
+
+
+def _plain(interval: tuple[float, float]) -> list[float | None]:
+    """An interval as JSON has it, which knows no NaN.
+
+    >>> _plain((0.5, 0.75)), _plain((math.nan, math.nan))
+    ([0.5, 0.75], [None, None])
+    """
+    return [None if math.isnan(end) else end for end in interval]
 
 
 def describe(payload: Payload, round: int, site: str, direction: str) -> list[Row]:
