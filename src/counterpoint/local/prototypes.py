@@ -90,7 +90,7 @@ def aligned(logits: Tensor, target: Tensor, shift: Tensor, weights: Tensor) -> T
     z = logits.movedim(1, -1)[counted]
     y = target[counted]
     losses = F.cross_entropy(z + shift.to(z)[y], y, reduction="none")
-    return (weights.to(z)[y] * losses).mean()
+    return (weights.to(z)[y] * losses).sum() / counted.sum().clamp(min=1)
 
 
 @torch.no_grad()

@@ -14,8 +14,12 @@ Loss = Literal[
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (N, classes, ...) and target (N, ...); -1 does not count."""
-    return F.cross_entropy(logits, target, ignore_index=-1)
+    """Mean cross-entropy of logits (N, classes, ...) and target (N, ...); -1 does not count.
+
+    Where nothing counts, as in patches outside a field of view, it is 0 and has no gradient.
+    """
+    total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+    return total / (target >= 0).sum().clamp(min=1)
 
 
 def balanced(
