@@ -102,7 +102,9 @@ class Overlaps:
         ).cpu()  # (N, classes, TP FP FN TN)
         for case, row in zip(cases.tolist(), counted, strict=True):
             self.counts[case] = self.counts.get(case, torch.zeros(k, 4).double()) + row
-        self.loss += self.task.loss(outputs, target).item() * len(target)
+        for one, mask in zip(outputs.split(1), target.split(1), strict=True):
+            # image by image: a mean over the batch would depend on what else is in it
+            self.loss += self.task.loss(one, mask).item()
         self.images += len(target)
         if self.thorough:
             for case, far in zip(cases.tolist(), _distances(found, truth), strict=True):
@@ -172,6 +174,7 @@ def _distances(found: Tensor, truth: Tensor) -> list[float]:
     both = found.flatten(2).any(2) & truth.flatten(2).any(2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI's about its own arguments
+        warnings.simplefilter("ignore", UserWarning)  # and about empty masks, see below
         far = compute_hausdorff_distance(
             found.float().cpu(), truth.float().cpu(), include_background=False, percentile=95
         ).double()
