@@ -102,9 +102,9 @@ class Overlaps:
         ).cpu()  # (N, classes, TP FP FN TN)
         for case, row in zip(cases.tolist(), counted, strict=True):
             self.counts[case] = self.counts.get(case, torch.zeros(k, 4).double()) + row
-        for one, mask in zip(outputs.split(1), target.split(1), strict=True):
+        for one, mask in zip(outputs, target, strict=True):
             # image by image: a mean over the batch would depend on what else is in it
-            self.loss += self.task.loss(one, mask).item()
+            self.loss += self.task.loss(one[None], mask[None]).item()
         self.images += len(target)
         if self.thorough:
             for case, far in zip(cases.tolist(), _distances(found, truth), strict=True):
