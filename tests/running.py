@@ -264,6 +264,16 @@ def in_a_fork(action: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def prepare_forks() -> None:
+    """Import once what every run needs, and let no run draw its figure."""
+    import monai.losses
+    import monai.metrics  # noqa: F401
+    import torch._dynamo  # noqa: F401
+    import torchmetrics.functional.classification  # noqa: F401
+
+    api.draw_retrogress = lambda result: []
+
+
 def die_everywhere(folder: Path, method: str, data: str, settings: dict[str, Any]) -> None:
     """Run a method again and again, killed at its first write, its second, ...; then go on.
 
@@ -271,10 +281,7 @@ def die_everywhere(folder: Path, method: str, data: str, settings: dict[str, Any
     folder of a run that was not killed. It is called in a process that has not computed anything
     yet: a fork of one that has could hang.
     """
-    import torch._dynamo  # noqa: F401, imported once here and not in every fork
-    import torchmetrics.functional.classification  # noqa: F401
-
-    api.draw_retrogress = lambda result: []
+    prepare_forks()
     for write in range(1, 1000):
         out = folder / f"{write:03d}"
 
@@ -299,11 +306,7 @@ def die_once_each(
     Leaves CASE/never and CASE/run, and CASE/killed with the files that the kill left. As with
     `die_everywhere`, call it in a process that has not computed anything yet.
     """
-    import monai.losses
-    import monai.metrics  # noqa: F401
-    import torchmetrics.functional.classification  # noqa: F401
-
-    api.draw_retrogress = lambda result: []
+    prepare_forks()
     for case, (method, settings, file) in cases.items():
         out = folder / case
 
