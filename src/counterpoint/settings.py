@@ -88,7 +88,7 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
         overrides: values by dotted or short name; nested mappings as in a file are fine.
 
     Raises:
-        SettingsError: naming the setting that is unknown or out of range.
+        SettingsError: naming the setting that is unknown, out of range, or does not fit another.
 
     >>> settings = make_settings("prrfl", "phantom", {"rounds": 3, "phase": "mean"})
     >>> settings.method.schedule.rounds, settings.method.aggregation.phase
@@ -111,7 +111,38 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     for name, value in flat.items():
         section, _, field = _resolve(name, list(known)).rpartition(".")
         changes.setdefault(section, {})[field] = value
-    return _apply(settings, changes)
+    settings = _apply(settings, changes)
+    require_fitting_parts(settings.method)
+    return settings
+
+
+def require_fitting_parts(method: Method) -> None:
+    """Refuse parts that run together but do not mean anything together.
+
+    Raises:
+        SettingsError: naming both parts, and options that fit.
+    """
+    local, sends, server = method.local.kind, method.aggregation.kind, method.server.kind
+    if server != "mean" and sends in ("pfa", "none"):
+        raise SettingsError(
+            f"server '{server}' moves whole weights, which aggregation '{sends}' does not send; "
+            "use --server mean, or --aggregation all, except-normalisation, backbone or head"
+        )
+    for one, other, names in (
+        (sends, server, ("aggregation", "normalised", "server", "normalised")),
+        (local, server, ("local", "control-variates", "server", "control")),
+    ):
+        part, kind, partner, its_kind = names
+        if (one == kind) != (other == its_kind):
+            raise SettingsError(
+                f"{part} '{kind}' and {partner} '{its_kind}' go only together, not {part} '{one}' "
+                f"with {partner} '{other}'; use --{part} {kind} --{partner} {its_kind}, or neither"
+            )
+    if local == "control-variates" and method.schedule.optimizer != "sgd":
+        raise SettingsError(
+            "local 'control-variates' takes a site's way for a sum of gradients, which it is not "
+            f"with optimizer '{method.schedule.optimizer}'; use --optimizer sgd"
+        )
 
 
 def _apply(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Settings:
