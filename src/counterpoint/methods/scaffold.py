@@ -1,7 +1,9 @@
 """SCAFFOLD: control variates against client drift."""
 
+from dataclasses import replace
+
 from counterpoint.local import ControlVariates
-from counterpoint.methods.method import Method
+from counterpoint.methods.method import SEGMENTATION, Method
 from counterpoint.server_update import AddToControl
 
 METHOD = Method(
@@ -12,4 +14,6 @@ METHOD = Method(
     "site's own.",
     local=ControlVariates(),
     server=AddToControl(),
+    # control variates are made for SGD
+    segmentation=replace(SEGMENTATION, optimizer="sgd", lr=1e-2),
 )
