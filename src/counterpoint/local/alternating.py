@@ -16,8 +16,8 @@ from counterpoint.ranges import Count
 class Alternating:
     """The local epochs train the head with the body fixed; the last ``body_epochs`` the body.
 
-    With no more local epochs than that, head and body take turns batch by batch. The head is the
-    last layer with weights, see `counterpoint.layers.head_parameters`.
+    With no more local epochs than that, every batch is a step of the head and then one of the body.
+    The head is the last layer with weights, see `counterpoint.layers.head_parameters`.
     """
 
     kind: ClassVar[str] = "alternating"
@@ -27,20 +27,20 @@ class Alternating:
     body_epochs: Count = 1
 
     def train(self, training: Training) -> Iterator[str]:
-        """One step of head or body for every batch."""
+        """One step of head or body, or of both, for every batch."""
         model = training.models["model"]
+        both = training.epochs <= self.body_epochs
         try:
             for epoch in range(training.epochs):
-                for number, (images, target) in enumerate(training.batches()):
-                    in_turns = training.epochs <= self.body_epochs
-                    late = (
-                        number % 2 == 1 if in_turns else epoch >= training.epochs - self.body_epochs
-                    )
-                    train_only(model, head=not late)
-                    outputs = training.forward("model", images)
-                    loss = partial(training.task.loss, target=target)
-                    training.step("model", images, outputs, loss)
-                yield "body" if late else "head"
+                late = epoch >= training.epochs - self.body_epochs
+                parts = ("head", "body") if both else ("body",) if late else ("head",)
+                for images, target in training.batches():
+                    for part in parts:
+                        train_only(model, head=part == "head")
+                        outputs = training.forward("model", images)
+                        loss = partial(training.task.loss, target=target)
+                        training.step("model", images, outputs, loss)
+                yield " and ".join(parts)
         finally:
             model.requires_grad_(True)
 
