@@ -165,6 +165,7 @@ class AmplitudeNormalisation:
         assert isinstance(layer, AmplitudeLayer)
         if "harmonise.amplitude" in mean:
             layer.amplitude.copy_(mean["harmonise.amplitude"])
+            layer.ready.fill_(True)  # also at a site that was absent so far
         if bool(layer.ready):
             layer.freeze()
 
