@@ -68,11 +68,15 @@ class PrototypeDeputy(DeputyTransfer):
 def log_pressure(counts: Tensor, beta: float) -> Tensor:
     """Log s_cj (classes, classes) of class counts (classes,): row c is added to the logits.
 
-    >>> log_pressure(torch.tensor([8.0, 1.0]), beta=1.0).exp()
-    tensor([[1.0000, 0.1250],
-            [1.0000, 1.0000]])
+    Only their proportions matter. A class that nobody has counts as the rarest.
+
+    >>> log_pressure(torch.tensor([2.0, 0.25, 0.0]), beta=1.0).exp()
+    tensor([[1.0000, 0.1250, 0.1250],
+            [1.0000, 1.0000, 1.0000],
+            [1.0000, 1.0000, 1.0000]])
     """
-    log = counts.clamp(min=1).log()
+    rarest = counts.where(counts > 0, torch.inf).min().clamp(max=1)
+    log = counts.where(counts > 0, rarest).log()
     return beta * (log[None, :] - log[:, None]).clamp(max=0)
 
 
