@@ -1,6 +1,7 @@
 """Fixtures that all tests share: a cache of their own, and real data where there are any."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,14 @@ def shared_data() -> Path:
     if not (folder / "dermoscopy").is_dir():
         pytest.skip(f"no real data in {folder}; set COUNTERPOINT_DATA to a folder with dermoscopy")
     return folder
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time of a tiny run: figures, intervals, waiting for disks."""
+    from counterpoint import api, federation
+
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.setattr(api, "draw_retrogress", lambda result: None)
+    draws = partial(federation.scored_by_chance, draws=10)
+    monkeypatch.setattr(federation, "scored_by_chance", draws)

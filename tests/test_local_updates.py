@@ -1,0 +1,343 @@
+"""What local updates, losses and prototypes compute in a step, derived by hand."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from counterpoint.aggregation import AllWeights, Exchange, Normalised
+from counterpoint.data.batches import Batch
+from counterpoint.errors import PayloadError
+from counterpoint.local import Alternating, Contrastive, DeputyTransfer, PrototypeDeputy, Training
+from counterpoint.local.contrastive import contrast
+from counterpoint.local.prototypes import COUNTS, PRESENT, SUMS, aligned, log_pressure
+from counterpoint.perturbation import Perturbation
+from counterpoint.server import WeightedMean
+from counterpoint.server_update import AddToControl, NormalisedMean
+from counterpoint.tasks import Classification, make_task
+from counterpoint.tasks.distillation import squared_difference
+from tests.points import pull
+
+
+def near(*numbers: float) -> object:
+    return pytest.approx(list(numbers), abs=2e-6)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+# MOON
+
+
+class Featured(nn.Module):
+    """Two weights are the features of every image; the head gives them back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1.0, 0.0]))
+        self.head = nn.Linear(2, 2, bias=False)
+        nn.init.eye_(self.head.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.w.expand(len(images), -1))
+        return logits
+
+
+def test_moon_in_two_rounds() -> None:
+    """The point is (-1, 2), the learning rate 1/2; only w is trained.
+
+    Round 1: no contrast, as there is no earlier model. From (1, 0) half of the way, to (0, 1).
+
+    Round 2: the server sends (1, 0) back. With z = z_glob = (1, 0) and z_prev = (0, 1), their
+    cosine s is 0; l_con = log(1 + e^{(s - cos(z, z_glob)) / tau}) has the gradient
+    sigmoid(-1 / tau) / tau * ds/dz, ds/dz = (0, 1), as cos(z, z_glob) is at its largest. With
+    tau = 1/2 and mu = 3: 6 sigmoid(-2) (0, 1). The task's gradient is (2, -2), so that w becomes
+    (1 - 1, 0 + 1 - 3 sigmoid(-2)).
+    """
+    model = Featured()
+    points = torch.tensor([[-1.0, 2.0]])
+    update = Contrastive(mu=3.0, temperature=0.5)
+
+    def in_a_round(memory: dict[str, Tensor]) -> Training:
+        training = Training(
+            models={"model": model},
+            optimizers={"model": torch.optim.SGD([model.w], lr=0.5)},
+            task=Classification(("a", "b"), partial(pull, points=points)),
+            batches=lambda: iter([(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))]),
+            plain_batches=lambda: iter([]),
+            memory=memory,
+        )
+        assert list(update.train(training)) == [""]
+        return training
+
+    first = in_a_round({})
+    assert model.w.tolist() == near(0, 1)
+    assert first.memory["w"].tolist() == near(0, 1)
+    model.w.data = torch.tensor([1.0, 0.0])
+    second = in_a_round(first.memory)
+    assert model.w.tolist() == near(0, 1 - 3 * sigmoid(-2))
+    assert second.memory["w"].tolist() == model.w.tolist()
+
+
+def test_contrast() -> None:
+    """Cosines 0.6 and 0.8 at tau = 1/2: log(1 + e^{(0.8 - 0.6) / (1/2)}); lengths do not matter."""
+    z = torch.tensor([[10.0, 0.0], [10.0, 0.0]])
+    near_ones = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    far_ones = torch.tensor([[4.0, 3.0], [1.0, 0.0]])
+    first, second = math.log(1 + math.exp(0.4)), math.log(1 + math.exp(2))
+    loss = contrast(z, near_ones, far_ones, temperature=0.5)
+    assert loss.item() == pytest.approx((first + second) / 2)
+
+
+# FedRep
+
+
+class Product(nn.Module):
+    """Gives body * head."""
+
+    def __init__(self, body: float, head: float) -> None:
+        super().__init__()
+        self.body, self.head = (nn.Linear(1, 1, bias=False) for _ in range(2))
+        nn.init.constant_(self.body.weight, body)
+        nn.init.constant_(self.head.weight, head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        product: Tensor = self.head(self.body(images))
+        return product
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_fedrep_trains_the_head_first(epochs: int) -> None:
+    """Loss 1/2 (body head - 4)^2, learning rate 1/2, from body 1, head 2.
+
+    Head: gradient (2 - 4) * 1 = -2, to 3, and the body stays. Body, with the new head: gradient
+    (3 - 4) * 3 = -3, to 5/2. (The body first would have given 3, and then the head -1.) In two
+    epochs the head has one and the body the other; in a single one they share each batch.
+    """
+    model = Product(1, 2)
+    training = Training(
+        models={"model": model},
+        optimizers={"model": torch.optim.SGD(model.parameters(), 0.5, weight_decay=0.0)},
+        task=Classification(("a",), partial(pull, points=torch.tensor([[4.0]]))),
+        batches=lambda: iter([(torch.ones(2, 1), torch.zeros(2, dtype=torch.int64))]),
+        plain_batches=lambda: iter([]),
+        epochs=epochs,
+    )
+    stages = []
+    for stage in Alternating(body_epochs=1).train(training):
+        stages.append(stage)
+        if stage == "head":
+            assert (model.head.weight.item(), model.body.weight.item()) == (3, 1)
+    assert stages == (["head", "body"] if epochs == 2 else ["head and body"])
+    assert (model.head.weight.item(), model.body.weight.item()) == (3, 2.5)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert training.steps == {"model": 2}
+
+
+def test_fedrep_leaves_what_is_fixed_untouched_by_momentum_and_decay() -> None:
+    """Weight decay 1 and momentum from an epoch of the body do not move it in the head's epoch."""
+    model = Product(1, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1.0)
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    body = model.body.weight.item()
+    training = Training(
+        models={"model": model},
+        optimizers={"model": optimizer},
+        task=Classification(("a",), partial(pull, points=torch.tensor([[4.0]]))),
+        batches=lambda: iter([(torch.ones(2, 1), torch.zeros(2, dtype=torch.int64))] * 3),
+        plain_batches=lambda: iter([]),
+        epochs=2,
+        perturbation=Perturbation(0.5),
+    )
+    epochs = Alternating().train(training)
+    head = model.head.weight.item()
+    next(epochs)
+    assert model.body.weight.item() == body
+    moved = model.head.weight.item()
+    assert moved != head
+    next(epochs)
+    assert model.head.weight.item() == moved
+    assert model.body.weight.item() != body
+
+
+# perturbation
+
+
+def test_perturbation_over_all_weights_together() -> None:
+    """g = (3) and (0, 4) of two weights: |g| = 5, delta = rho g / 5.
+
+    Adaptive, with w = (0.99) and (-0.49, 1.99): t = (1) and (0.5, 2), t g = (3) and (0, 8),
+    |t g| = sqrt 73, delta = rho (3) / sqrt 73 and rho (0, 16) / sqrt 73.
+    """
+    weights = [torch.tensor([0.99]), torch.tensor([-0.49, 1.99])]
+    gradients = [torch.tensor([3.0]), torch.tensor([0.0, 4.0])]
+    plain = Perturbation(0.1).of(weights, gradients)
+    assert torch.cat(plain).tolist() == near(0.06, 0, 0.08)
+    adaptive = Perturbation(0.1, adaptive=True).of(weights, gradients)
+    root = math.sqrt(73)
+    assert torch.cat(adaptive).tolist() == near(0.3 / root, 0, 1.6 / root)
+
+
+# FedNova and SCAFFOLD, the server's part
+
+
+def test_fednova_takes_layers_with_the_weights_they_started_from() -> None:
+    """x = 10, y = 4 after 3 steps: d = 2; the server goes (3 + 1) / 2 times (2 + 6) / 2 down."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 4.0)
+    exchange = Exchange(start={"weight": torch.tensor([[10.0]])}, steps=3)
+    sent = Normalised().share(network, exchange)
+    assert {name: tensor.item() for name, tensor in sent.items()} == {
+        "direction.weight": 2,
+        "steps": 3,
+    }
+    mean = WeightedMean()
+    mean.add("A", sent)
+    mean.add("B", {"direction.weight": torch.tensor([[6.0]]), "steps": torch.tensor(1.0)})
+    down, kept = NormalisedMean().update(mean.result(), dict(exchange.start), {}, 1.0)
+    assert {name: tensor.item() for name, tensor in down.items()} == {"weight": 10 - 2 * 4}
+    assert kept == {}
+    with pytest.raises(PayloadError, match="needs the aggregation 'normalised'"):
+        NormalisedMean().update(AllWeights().share(network, exchange), {}, {}, 1.0)
+
+
+def test_common_control_moves_by_the_share_that_took_part() -> None:
+    """3 of 4 sites, mean change 4: c goes from 1 to 1 + 3/4 * 4 = 4, at first from 0 to 3."""
+    mean = {"w": torch.tensor(7.0), "local.control.w": torch.tensor(4.0)}
+    before = {"w": torch.tensor(0.0), "local.control.w": torch.tensor(1.0)}
+    for known, expected in ((before, 4), ({}, 3)):
+        down, _ = AddToControl().update(mean, known, {}, 0.75)
+        assert (down["w"].item(), down["local.control.w"].item()) == (7, expected)
+
+
+# PRR-FL's journal version
+
+
+def test_pressure_on_rarer_classes() -> None:
+    """Of 16, 4 and 1 images, beta = 1/2: s_cj = sqrt(N_j / N_c) where c has more, else 1."""
+    s = log_pressure(torch.tensor([16.0, 4.0, 1.0]), beta=0.5).exp()
+    assert s.flatten().tolist() == near(1, 1 / 2, 1 / 4, 1, 1, 1 / 2, 1, 1, 1)
+    # the mean over four sites says the same
+    mean = log_pressure(torch.tensor([4.0, 1.0, 0.25]), beta=0.5).exp()
+    assert mean.flatten().tolist() == near(1, 1 / 2, 1 / 4, 1, 1, 1 / 2, 1, 1, 1)
+
+
+def test_aligned_loss() -> None:
+    """Equal logits, s as above for 16, 4 and 1, g = (1, 2, 4).
+
+    Class 0: -log 1 / (1 + 1/2 + 1/4); class 2: -4 log 1/3; an image that does not count: nothing.
+    """
+    shift = log_pressure(torch.tensor([16.0, 4.0, 1.0]), beta=0.5)
+    target = torch.tensor([0, 2, -1])
+    loss = aligned(torch.zeros(3, 3), target, shift, torch.tensor([1.0, 2.0, 4.0]))
+    assert loss.item() == pytest.approx((math.log(1.75) + 4 * math.log(3)) / 2)
+    # the same two pixels of an image
+    pixels = torch.zeros(1, 3, 1, 3)
+    again = aligned(pixels, target.view(1, 1, 3), shift, torch.tensor([1.0, 2.0, 4.0]))
+    assert again.item() == pytest.approx(loss.item())
+
+
+def features_are_the_images() -> nn.Module:
+    head = nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(head.weight)
+    return nn.Sequential(nn.Identity(), head)
+
+
+def prototypes(
+    images: list[list[float]], labels: list[int], received: dict[str, Tensor], rounds: int
+) -> Training:
+    """A site in its round ``rounds`` + 1."""
+
+    def batches() -> Iterator[Batch]:
+        x, y = torch.tensor(images), torch.tensor(labels)
+        yield Batch(x, y, torch.arange(len(y)))
+
+    models = {role: features_are_the_images() for role in ("personal", "deputy")}
+    return Training(
+        models=models,
+        optimizers={r: torch.optim.SGD(m.parameters(), lr=0.0) for r, m in models.items()},
+        task=Classification(("a", "b")),
+        batches=lambda: ((batch.images, batch.target) for batch in batches()),
+        plain_batches=batches,
+        received=received,
+        memory={"rounds": torch.tensor(float(rounds))} if rounds else {},
+    )
+
+
+def test_prototypes_of_a_class_that_a_site_lacks() -> None:
+    """A has (1, 0) and (3, 0) of class a; B has (0, 2) of class a and (0, 4) of class b.
+
+    A sends the prototypes (2, 0) and nothing for b, present (1, 0); B (0, 2) and (0, 4), present
+    (1, 1). The federation's prototype of a is (1, 1), that of b is B's, (0, 4), not half of it.
+
+    In round warm_up + 1, tau = 3: A's cosine for a is 1 / sqrt 2, so that g_a = 4 / (3 + 0.707107);
+    it has no b, g_b = 1. B's are 1 / sqrt 2 for a and 1 for b, so that g_b = 4/4. Of a there are 3
+    images and of b one: s_ab = (1/3)^beta, here with beta = 1.
+    """
+    update = PrototypeDeputy(beta=1.0, tau=3.0, warm_up=1)
+    sites: dict[str, tuple[list[list[float]], list[int]]] = {
+        "A": ([[1.0, 0.0], [3.0, 0.0]], [0, 0]),
+        "B": ([[0.0, 2.0], [0.0, 4.0]], [0, 1]),
+    }
+    mean = WeightedMean()
+    for name, (images, labels) in sites.items():
+        training = prototypes(images, labels, {}, rounds=0)
+        assert list(update.train(training)) == ["exchange"]
+        assert training.memory["rounds"].item() == 1
+        mean.add(name, training.outgoing)
+    received = mean.result()
+    assert received[SUMS].tolist() == [[1, 1], [0, 2]]
+    assert received[PRESENT].tolist() == [1, 0.5]
+    assert received[COUNTS].tolist() == [1.5, 0.5]
+
+    g = 4 / (3 + math.sqrt(0.5))
+    for name, (images, labels) in sites.items():
+        for rounds, expected in ((0, (1.0, 1.0)), (1, (g, 1.0))):
+            training = prototypes(images, labels, received, rounds)
+            epochs = update.train(training)
+            next(epochs)
+            found = training.task.criterion.keywords  # type: ignore[attr-defined]
+            assert found["weights"].tolist() == near(*expected), name
+            assert found["shift"].exp().flatten().tolist() == near(1, 1 / 3, 1, 1)
+            # equal logits: -g log 1 / (1 + 1/3) for an image of a, -log 1/2 for one of b
+            a, b = expected[0] * math.log(4 / 3), math.log(2)
+            loss = training.task.loss(torch.zeros(2, 2), torch.tensor(labels))
+            assert loss.item() == pytest.approx((2 * a if name == "A" else a + b) / 2)
+            list(epochs)
+            assert training.task.criterion is Classification(("a", "b")).criterion
+
+
+def test_squared_distillation() -> None:
+    """Teacher (1/2, 1/2), student (3/4, 1/4): mean((1/4)^2, (1/4)^2) = 1/16; the teacher is fixed.
+
+    With weight 10 the student's loss for class 0 is -log 3/4 + 10/16, the personal model's -log 1/2
+    alone as long as it only teaches.
+    """
+    teacher = torch.zeros(1, 2, requires_grad=True)
+    student = torch.tensor([[math.log(3), 0.0]], requires_grad=True)
+    assert squared_difference(teacher, student).item() == pytest.approx(1 / 16)
+    update = DeputyTransfer(distillation="mse", weight=10.0)
+    outputs, target = {"personal": teacher, "deputy": student}, torch.tensor([0])
+    losses = update.losses(Classification(("a", "b")), "recover", outputs, target)
+    deputy = losses["deputy"](student)
+    assert deputy.item() == pytest.approx(-math.log(0.75) + 10 / 16)
+    assert losses["personal"](teacher).item() == pytest.approx(math.log(2))
+    deputy.backward()  # type: ignore[no-untyped-call]
+    assert teacher.grad is None
+    # a pixel counts as an image does
+    masks = squared_difference(teacher.view(1, 2, 1, 1), student.view(1, 2, 1, 1))
+    assert masks.item() == pytest.approx(1 / 16)
+
+
+def test_balanced_loss() -> None:
+    """Three images of class a, one of b: equal logits give p = (3/4, 1/4)."""
+    task = make_task("classification", ("a", "b"), "balanced")
+    fitted = task.fitted(torch.tensor([0, 0, 0, 1]).numpy())
+    for label, p in ((0, 0.75), (1, 0.25)):
+        loss = fitted.loss(torch.zeros(1, 2), torch.tensor([label]))
+        assert loss.item() == pytest.approx(-math.log(p))
