@@ -105,7 +105,7 @@ class Client:
         for role in method.local.roles:
             model = first if not self.models else new_predictor(method, task, shape)
             model.load_state_dict(initial)
-            self.models[role] = model.to(memory_format=layout(len(shape) + 1)).to(device)  # type: ignore[call-overload]
+            self.models[role] = laid_out(model, len(shape) + 1).to(device)
         self._initial = {name: tensor.clone() for name, tensor in initial.items()}
         self.shared = self.models[method.local.shared]
         self.optimizers = {role: self._optimizer(model) for role, model in self.models.items()}
@@ -379,6 +379,17 @@ def new_predictor(method: Method, task: Task, shape: tuple[int, ...]) -> Predict
         method.statistics,
         dense=task.kind == "segmentation",
     )
+
+
+def laid_out(model: Predictor, axes: int) -> Predictor:
+    """The model with its convolutions in the memory layout of batches with so many axes.
+
+    ``Module.to`` refuses models for volumes that also have tensors of four axes.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == axes:
+            tensor.data = tensor.data.contiguous(memory_format=layout(axes))
+    return model
 
 
 def first_predictor(method: Method, task: Task, shape: tuple[int, ...], seed: int) -> Predictor:
