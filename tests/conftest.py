@@ -31,7 +31,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of the time of a tiny run: figures, intervals, waiting for disks."""
+    """Leave out what takes most time in a tiny run: figures, intervals, waiting for disks."""
     from counterpoint import api, federation
 
     monkeypatch.setattr(os, "fsync", lambda file: None)

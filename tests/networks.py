@@ -44,6 +44,22 @@ class NoNorm(nn.Module):
         return logits
 
 
+class Dense(nn.Module):
+    """An answer for every pixel of an image or volume, with batch norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, spatial_dims: int) -> None:
+        super().__init__()
+        three = spatial_dims == 3
+        conv: type[nn.Module] = nn.Conv3d if three else nn.Conv2d
+        self.body = conv(in_channels, 4, kernel_size=3, padding=1, bias=False)
+        self.norm = (nn.BatchNorm3d if three else nn.BatchNorm2d)(4)
+        self.head = conv(4, out_channels, kernel_size=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(self.body(images)).relu())
+        return logits
+
+
 class WrongShape(nn.Module):
     """Gives one number an image, whatever it is asked for."""
 

@@ -98,7 +98,7 @@ def test_fedavgm(tmp_path: Path) -> None:
 
 
 def test_fedadam(tmp_path: Path) -> None:
-    """beta1 = beta2 = 1/2, tau = 1, server lr = 1; delta = (1, 1/2) - x/2, m = 0 and v = 1 at first.
+    """beta1 = beta2 = 1/2, tau = 1, server lr = 1; delta = (1, 1/2) - x/2; m = 0, v = 1 at first.
 
     Round 1: m = (1/2, 1/4), v = 1/2 + 1/2 (1, 1/4) = (1, 5/8),
     x = (1/2 / (1 + 1), 1/4 / (sqrt(5/8) + 1)) = (0.25, 0.139620).
