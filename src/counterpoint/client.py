@@ -302,7 +302,7 @@ class Client:
         Their class probabilities are averaged. With ``recalibrated`` statistics, each is first
         calibrated on the site's training images, without their labels.
         """
-        self.data, self.site_task = data, self.task.fitted(data.labels)
+        self.data, self.site_task = data, self.task
         role = self.method.local.predicts
         voters: list[nn.Module] = []
         for candidate in candidates:
