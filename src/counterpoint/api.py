@@ -60,6 +60,9 @@ def run(
     """
     name = data.name if isinstance(data, Federation) else os.fspath(data)
     wanted = dict(flatten({**(settings or {}), **options}))
+    for place in ("root", "data.root"):
+        if isinstance(wanted.get(place), os.PathLike):
+            wanted[place] = os.fspath(wanted[place])
     task = wanted.pop("task", None)
     task = wanted.pop("data.task", task)
     task = data.task if isinstance(data, Federation) else readers.task_of(name, task)
