@@ -31,7 +31,7 @@ COMMON: dict[str, object] = {
 TASKS: dict[str, dict[str, object]] = {
     "classification": {
         "data": "dermoscopy",
-        "rounds": 3,
+        "rounds": 2,
         "local_epochs": 4,
         "image_size": 64,
         "train_limit": 200,
@@ -44,7 +44,7 @@ TASKS: dict[str, dict[str, object]] = {
     },
     "segmentation": {
         "data": "retina",
-        "rounds": 4,
+        "rounds": 3,
         "local_epochs": 4,
         "image_size": 128,
         "batch_size": 4,
