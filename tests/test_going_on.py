@@ -60,6 +60,7 @@ KEPT = {
     "scaffold": ("scaffold", {}, "mean-00002"),
     "fedadam": ("fedadam", {}, "server-00002"),
     "moon": ("moon", {}, "site-0001-00003-state"),
+    "prototypes": ("prrfl-journal", {"local.warm_up": 1, "rounds": 2}, "site-0000-00002-state"),
     "participation": ("scaffold", {"participation": 0.5, "rounds": 4}, "round-00002"),
     "finetune": ("finetune", {"finetune_epochs": 2, "rounds": 2}, "site-0001-00003-candidate"),
     "segmentation": ("fedbn", {"task": "segmentation"}, "site-0001-00002-state"),
@@ -236,6 +237,8 @@ def test_there_was_something_to_keep(killed):
     assert moved(kept("fedadam", "server-00003"), "m.")
     assert moved(kept("fedadam", "server-00003"), "v.")
     assert moved(kept("moon", "site-0001-00003-state"), "memory/network.")
+    assert moved(kept("prototypes", "site-0001-00002-state"), "memory/rounds")
+    assert moved(kept("prototypes", "mean-00002"), "local.prototypes")
     assert moved(kept("segmentation", "site-0001-00003-state"), "optimizer/model/0/")
     by_round = trained("participation").groupby("round")["site"].agg(list)
     assert by_round.str.len().tolist() == [1, 1, 1, 1]

@@ -181,6 +181,15 @@ def test_own_method_by_file_and_by_object(tmp_path: Path) -> None:
     assert by_file.results["method"] == "mine"
 
 
+def test_the_method_of_the_readme(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
+    (own,) = [block for block in blocks if "METHOD = " in block]
+    (tmp_path / "mine.py").write_text(own)
+    result = run(tmp_path, f"{tmp_path}/mine.py:METHOD", {"rounds": 1, "local_epochs": 1})
+    assert result.results["method"] == find_method(f"{tmp_path}/mine.py:METHOD").name
+
+
 def test_every_method_says_where_it_comes_from() -> None:
     for method in methods().values():
         assert len(method.paper) > 7

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 import counterpoint
 from counterpoint.report.retrogress import plot_retrogress
-from counterpoint.report.table import megabytes, number
+from counterpoint.report.table import megabytes
+from counterpoint.report.words import number
 
 HARMONISED = {"harmonise": "amplitude", "perturbation": 0.05}
 RUNS: dict[str, tuple[str, dict[str, object]]] = {
