@@ -216,11 +216,14 @@ def test_recalibrated_statistics_are_estimated_there_without_labels(data, tmp_pa
     models = personal(result.path)
     training, _ = part(data, "train")
     assert len(training) == 8
-    images, _ = part(data)
+    images, labels = part(data)
     before = together(models, images)
     wanted = together([recalibrated(model, training) for model in models], images)
     np.testing.assert_allclose(probabilities(result), wanted, atol=5e-6)
     assert np.abs(before - wanted).max() > 1e-3
+    # how frequent its classes are is not known, so its loss is the plain one
+    loss = metrics.log_loss(labels, wanted, labels=[0, 1, 2])
+    assert result.results["test"]["west"]["loss"] == pytest.approx(loss, abs=1e-5)
 
     others = shutil.copytree(data, tmp_path / "others" / "sites")
     rows = pd.read_csv(others / "west" / "labels.csv")
