@@ -218,8 +218,8 @@ def test_inspect_shows_the_classes_shares(write, tmp_path, save):
     values, seen = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
     values[:2], seen[:4] = 255, 255
     numbers = inspect(load(write(values, fov=seen)))
-    assert numbers.loc["x", "share background"] == 0.5
-    assert numbers.loc["y", "share foreground"] == 0.5
+    assert numbers.loc["x", "background %"] == 50
+    assert numbers.loc["y", "foreground %"] == 50
     assert "class background" not in numbers
     assert numbers.loc["x", "smallest"] == "8x8"
     save(np.zeros((9, 9), np.uint8), "y0-mask.png")

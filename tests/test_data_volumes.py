@@ -552,7 +552,7 @@ def test_inspect_knows_volumes(scans):
     numbers = inspect(load(scans))
     assert numbers.loc["x", ["images", "smallest", "largest"]].tolist() == [4, "9x10x5", "9x10x8"]
     assert numbers.loc["y", "smallest"] == "5x10x9"
-    assert numbers.loc["x", "share foreground"] == pytest.approx(0.5, abs=0.05)
+    assert numbers.loc["x", "foreground %"] == pytest.approx(50, abs=5)
     assert numbers.loc["x", "red"] == numbers.loc["x", "blue"] == pytest.approx(128, abs=10)
 
 

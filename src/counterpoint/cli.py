@@ -471,6 +471,12 @@ def inspect(
     root: Annotated[Path | None, typer.Option(help="Folder of the named data set.")] = None,
     task: Annotated[str | None, typer.Option(help="classification or segmentation.")] = None,
     protocol: Annotated[str | None, typer.Option(help="grouped, published, given.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The only labels, in order, comma-separated.")
+    ] = None,
+    volumes: Annotated[
+        str | None, typer.Option(help="NIfTI and DICOM volumes as slices, patches or whole.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave missing files out.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of a split that is made.")] = 1,
 ) -> None:
@@ -480,10 +486,21 @@ def inspect(
     from counterpoint.errors import LeakageError
     from counterpoint.report.table import frame_table
 
+    names = None if classes is None else [word.strip() for word in classes.split(",")]
+    read = functools.partial(
+        load,
+        data,
+        root,
+        task=task,
+        classes=names,
+        volumes=volumes,
+        seed=seed,
+        skip_bad=skip_bad,
+    )
     try:
-        federation = load(data, root, task=task, protocol=protocol, seed=seed, skip_bad=skip_bad)
+        federation = read(protocol=protocol)
     except LeakageError:  # to be looked at, not to be trained on
-        federation = load(data, root, task=task, protocol="given", seed=seed, skip_bad=skip_bad)
+        federation = read(protocol="given")
     out.print(frame_table(look(federation), f"{federation.name}, protocol {federation.protocol}"))
     for note in federation.notes:
         out.print(f"note: {note}", highlight=False, markup=False)

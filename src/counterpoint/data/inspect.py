@@ -24,7 +24,7 @@ def inspect(federation: Federation) -> pd.DataFrame:
 
     Columns: ``images`` (rows of its table; a volume counts once); the parts ``train``,
     ``validation`` and ``test``; a column ``class NAME`` for every class with the number of its
-    images, or for segmentation ``share NAME`` with its mean share (0 to 1) of the pixels that
+    images, or for segmentation ``NAME %`` with its mean share (0 to 100) of the pixels that
     count; ``groups``; ``smallest`` and ``largest`` image by area or volume (text, width x height,
     x slices); and the mean colour ``red``, ``green``, ``blue`` (0 to 255). Shares and colours are
     those of at most 64 images (8 volumes; of their middle slices the colour) spread over the
@@ -43,7 +43,7 @@ def _row(site: Site, federation: Federation) -> dict[str, object]:
     sample = _sample(table)
     if federation.task == "segmentation":
         shares = _mean_shares(site, sample, len(classes))
-        row |= {f"share {c}": round(s, 4) for c, s in zip(classes, shares, strict=True)}
+        row |= {f"{c} %": round(100 * s, 2) for c, s in zip(classes, shares, strict=True)}
     else:
         row |= {f"class {c}": int((table["label"] == i).sum()) for i, c in enumerate(classes)}
     row["groups"] = int(table["group"].nunique())
