@@ -50,7 +50,7 @@ COMMON: dict[str, object] = {
 TASKS: dict[str, dict[str, object]] = {
     "classification": {
         "data": "dermoscopy",
-        "rounds": 5,
+        "rounds": 4,
         "local_epochs": 4,
         "image_size": 64,
         "train_limit": 300,
