@@ -154,7 +154,8 @@ def squared_distance(model: nn.Module, start: Mapping[str, Tensor]) -> Tensor:
     """||w - w_start||^2 over all parameters of ``model``; ``start`` holds w_start by name.
 
     >>> layer = nn.Linear(1, 1, bias=False)
-    >>> squared_distance(layer, {"weight": layer.weight.detach() - 2}).item()
+    >>> _ = nn.init.constant_(layer.weight, 5.0)
+    >>> squared_distance(layer, {"weight": torch.tensor([[3.0]])}).item()
     4.0
     """
     squares = [(p - start[name]).square().sum() for name, p in model.named_parameters()]
