@@ -17,6 +17,7 @@ from sklearn import metrics
 from torch import nn
 
 import counterpoint
+from counterpoint import api
 from counterpoint.data import decode, load, write_phantom
 from counterpoint.data.augment import AUGMENTATIONS, flip, shift_scale_rotate
 from counterpoint.data.batches import Batch
@@ -25,6 +26,7 @@ from counterpoint.files import write_tensors
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation, NoHarmoniser
 from counterpoint.local import DeputyTransfer, Training
 from counterpoint.predictor import build_predictor, load_model, model_card
+from counterpoint.report.retrogress import draw_retrogress
 from counterpoint.results import Result
 from counterpoint.tasks import Segmentation
 from tests.running import call, options
@@ -41,6 +43,14 @@ SHORT = {
 }
 SMALL = SHORT | {"model": "unet", "model_options": "{features: 2}"}
 DENSE = SMALL | {"task": "segmentation"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_figures():
+    """Draw nothing: it takes longer than all else in such a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "draw_retrogress", lambda result: [])
+        yield
 
 
 # Augmentation and harmonising
@@ -381,7 +391,8 @@ def test_one_patient_leaves_nothing_to_chance(trained):
             )
 
 
-def test_the_phantom_on_the_command_line(tmp_path):
+def test_the_phantom_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "draw_retrogress", draw_retrogress)
     out = tmp_path / "run"
     words = ["--task", "segmentation", "--model", "unet", "--model-options", "{features: 4}"]
     words += [*options(SHORT | {"train_limit": 8}), "--sites", "west,south", "--out", out]
