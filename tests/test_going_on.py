@@ -41,12 +41,6 @@ from tests.running import (
     stop_in,
 )
 
-HARMOFL = {"model": "slim-vgg16", "keep_optimizer": True, "rounds": 2}
-REAL = {
-    "prrfl": ("prrfl", {"select_last": 1.0, "rounds": 2}),
-    "momentum": ("harmofl", HARMOFL),
-    "adam": ("harmofl", {**HARMOFL, "optimizer": "adam"}),
-}
 # All that a site's state can hold: two models, an amplitude, and Adam's moments.
 EVERYTHING = {
     "local": "deputy",
@@ -55,15 +49,18 @@ EVERYTHING = {
     "optimizer": "adam",
     "keep_optimizer": True,
 }
-# What a run can leave between rounds, and a file in whose write the run is killed.
+DENSE = {"model": "tests.running:TinyDense", "task": "segmentation"}
+# All that a run can leave between rounds, and a file in whose write it is killed.
 KEPT = {
-    "scaffold": ("scaffold", {}, "mean-00002"),
-    "fedadam": ("fedadam", {}, "server-00002"),
-    "moon": ("moon", {}, "site-0001-00003-state"),
-    "prototypes": ("prrfl-journal", {"local.warm_up": 1, "rounds": 2}, "site-0000-00002-state"),
-    "participation": ("scaffold", {"participation": 0.5, "rounds": 4}, "round-00002"),
-    "finetune": ("finetune", {"finetune_epochs": 2, "rounds": 2}, "site-0001-00003-candidate"),
-    "segmentation": ("fedbn", {"task": "segmentation"}, "site-0001-00002-state"),
+    "momentum": ("harmofl", TINY, "site-0000-00002-state"),
+    "adam": ("harmofl", {**TINY, "optimizer": "adam"}, "site-0000-00002-state"),
+    "scaffold": ("scaffold", TINY, "mean-00002"),
+    "fedadam": ("fedadam", TINY, "server-00002"),
+    "moon": ("moon", TINY, "site-0001-00003-state"),
+    "prototypes": ("prrfl-journal", {**TINY, "local.warm_up": 1}, "site-0000-00002-state"),
+    "participation": ("scaffold", {**TINY, "participation": 0.5, "rounds": 4}, "round-00002"),
+    "finetune": ("finetune", {**TINY, "finetune_epochs": 2}, "site-0001-00004-candidate"),
+    "segmentation": ("fedbn", DENSE, "site-0001-00002-state"),
 }
 
 
@@ -74,21 +71,6 @@ def small(tmp_path_factory):
     for site in ("north", "south"):
         shutil.rmtree(folder / site)
     return folder
-
-
-@pytest.fixture(scope="session")
-def never_stopped(small, tmp_path_factory):
-    """Return a function that gives the folder of a case's run that was never stopped."""
-    done = {}
-
-    def reference(case: str) -> Path:
-        if case not in done:
-            method, settings = REAL[case]
-            done[case] = tmp_path_factory.mktemp("references") / case
-            run(method, str(small), out=done[case], settings=SHORT | settings)
-        return done[case]
-
-    return reference
 
 
 @pytest.fixture(scope="session")
@@ -121,11 +103,12 @@ def rounds(folder: Path) -> list[str]:
 # Killed
 
 
-def test_killed_three_times(small, never_stopped, tmp_path):
+def test_killed_three_times(small, tmp_path):
     """By kill -9: after a round, in the middle of a round, and between last round and results."""
-    method, settings = REAL["prrfl"]
-    out = tmp_path / "run"
-    process = start("run", method, small, "--out", out, *options(SHORT | settings))
+    settings = SHORT | {"select_last": 1.0, "rounds": 2}
+    out, never = tmp_path / "run", tmp_path / "never"
+    run("prrfl", str(small), out=never, settings=settings)
+    process = start("run", "prrfl", small, "--out", out, *options(settings))
     for file in ("round-00001.json", "site-0000-00002-state.safetensors", "round-00003.json"):
         send(signal.SIGKILL, process, out / "state" / file)
         assert ended(process)[0] == -signal.SIGKILL
@@ -134,20 +117,7 @@ def test_killed_three_times(small, never_stopped, tmp_path):
     code, printed, errors = ended(process)
     assert (code, "warning" in errors, "Traceback" in errors) == (0, False, False)
     assert "test scores" in printed
-    assert_same(out, never_stopped("prrfl"))
-
-
-@pytest.mark.parametrize("case", ["momentum", "adam"])
-def test_killed_with_kept_optimizers(small, never_stopped, tmp_path, case):
-    """By kill -9 in the middle of round 2: momenta and amplitude come back from the disk."""
-    method, settings = REAL[case]
-    out = tmp_path / "run"
-    process = start("run", method, small, "--out", out, *options(SHORT | settings))
-    send(signal.SIGKILL, process, out / "state" / "site-0000-00002-state.safetensors")
-    assert ended(process)[0] == -signal.SIGKILL
-    assert rounds(out) == ["round-00001.json"]
-    resume(out)
-    assert_same(out, never_stopped(case))
+    assert_same(out, never)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -194,11 +164,7 @@ def test_killed_in_every_write(small, tmp_path):
 def killed(small, tmp_path_factory):
     """Return a folder with two runs of each of KEPT: killed and gone on with, and never stopped."""
     folder = tmp_path_factory.mktemp("killed")
-    model = {"segmentation": {"model": "tests.running:TinyDense"}}
-    cases = {
-        name: (method, SHORT | model.get(name, TINY) | settings, file)
-        for name, (method, settings, file) in KEPT.items()
-    }
+    cases = {n: (method, SHORT | settings, file) for n, (method, settings, file) in KEPT.items()}
     code = (
         "import sys, json; from pathlib import Path; from tests.running import die_once_each;"
         "die_once_each(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))"
@@ -214,8 +180,9 @@ def killed(small, tmp_path_factory):
 @pytest.mark.parametrize("case", KEPT)
 def test_killed_with_all_that_can_be_kept(killed, case):
     """By kill -9 in the middle of a write: what server and sites remember comes back too."""
-    torn = KEPT[case][2]
-    assert re.search(rf"\.{torn}.*\.part", (killed / case / "killed").read_text())
+    torn, left = KEPT[case][2], (killed / case / "killed").read_text()
+    assert re.search(rf"\.{torn}.*\.part", left)
+    assert ("state/round-0000" in left, "results.json" in left) == (True, False)
     assert_same(killed / case / "run", killed / case / "never")
 
 
@@ -232,13 +199,16 @@ def test_there_was_something_to_keep(killed):
         scores = Result(killed / case / "never").scores
         return scores[scores["moment"].isin(["epoch", "finetuned"])]
 
+    for case in ("momentum", "adam"):
+        assert moved(kept(case, "site-0001-00003-state"), "optimizer/model/0/")
+        assert moved(kept(case, "site-0001-00003-state"), "model/model/harmonise.amplitude")
     assert moved(kept("scaffold", "mean-00003"), "local.control.")
     assert moved(kept("scaffold", "site-0001-00003-state"), "memory/")
     assert moved(kept("fedadam", "server-00003"), "m.")
     assert moved(kept("fedadam", "server-00003"), "v.")
     assert moved(kept("moon", "site-0001-00003-state"), "memory/network.")
-    assert moved(kept("prototypes", "site-0001-00002-state"), "memory/rounds")
-    assert moved(kept("prototypes", "mean-00002"), "local.prototypes")
+    assert moved(kept("prototypes", "site-0001-00003-state"), "memory/rounds")
+    assert moved(kept("prototypes", "mean-00003"), "local.prototypes")
     assert moved(kept("segmentation", "site-0001-00003-state"), "optimizer/model/0/")
     by_round = trained("participation").groupby("round")["site"].agg(list)
     assert by_round.str.len().tolist() == [1, 1, 1, 1]
@@ -246,12 +216,6 @@ def test_there_was_something_to_keep(killed):
     finetuned = trained("finetune").query("moment == 'finetuned' and split == 'validation'")
     assert sorted(finetuned["epoch"]) == [1, 1, 2, 2]
     assert Result(killed / "segmentation" / "never").table["hd95"].notna().any()
-
-
-def test_workers_change_nothing_in_a_segmentation(small, killed, tmp_path):
-    settings = SHORT | {"model": "tests.running:TinyDense", "task": "segmentation", "workers": 2}
-    run("fedbn", str(small), out=tmp_path / "two", settings=settings)
-    assert_same(tmp_path / "two", killed / "segmentation" / "never")
 
 
 def test_killed_with_workers(small, tiny, tmp_path):
@@ -310,12 +274,13 @@ def test_a_worker_killed_while_it_reports():
     assert "{'job': " in process.stdout
 
 
-def test_workers_change_nothing(small, never_stopped, tmp_path):
-    method, settings = REAL["adam"]
+@pytest.mark.parametrize("case", ["adam", "segmentation"])
+def test_workers_change_nothing(small, killed, tmp_path, case):
+    method, settings, _ = KEPT[case]
     run(method, str(small), out=tmp_path / "two", settings=SHORT | settings | {"workers": 2})
-    assert_same(tmp_path / "two", never_stopped("adam"))
+    assert_same(tmp_path / "two", killed / case / "never")
     saved = (tmp_path / "two" / "settings.yaml").read_text()
-    one = (never_stopped("adam") / "settings.yaml").read_text()
+    one = (killed / case / "never" / "settings.yaml").read_text()
     assert saved == one.replace("workers: 1", "workers: 2") != one
 
 
