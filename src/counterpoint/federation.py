@@ -224,9 +224,9 @@ def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
         play.clients,
     )
     chosen = {data.name: folder.state / notebook.candidates[data.name].file for data in clients}
-    jobs = [Test(data, (chosen[data.name],), settings.seed) for data in clients]
+    jobs = [Exam(data, (chosen[data.name],), settings.seed) for data in clients]
     if play.holdout:
-        jobs.append(Test(play.holdout, tuple(chosen.values()), settings.seed, elsewhere=True))
+        jobs.append(Exam(play.holdout, tuple(chosen.values()), settings.seed, elsewhere=True))
     moment = "finetuned" if settings.method.schedule.finetune_epochs else "merged"
     tested, cases, intervals = [], [], {}
     for done in crew(score_test, jobs):
@@ -259,7 +259,7 @@ def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
 
 
 @dataclass(frozen=True)
-class Test:
+class Exam:
     """A site's test images, and the files with the models to score on them."""
 
     data: ClientData
@@ -273,7 +273,7 @@ Tested = tuple[Row, list[Row], dict[str, tuple[float, float]]]
 """A site's scores, a row a case, and the scores' intervals."""
 
 
-def score_test(client: Client, job: Test, report: Report) -> list[Tested]:
+def score_test(client: Client, job: Exam, report: Report) -> list[Tested]:
     """Score a site's test images; a site that did not train is scored by all models together."""
     models = [read_tensors(path) for path in job.models]
     if job.elsewhere:

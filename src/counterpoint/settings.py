@@ -198,8 +198,9 @@ def _resolve(name: str, known: list[str]) -> str:
     if name in known:
         return name
     fits = [full for full in known if full.endswith(f".{name}")]
-    if len(fits) == 1:
-        return fits[0]
+    trained = f"schedule.{name}"  # lr and momentum are the sites', unless written in full
+    if len(fits) == 1 or trained in fits:
+        return trained if trained in fits else fits[0]
     if fits:
         raise SettingsError(f"setting '{name}' could be {' or '.join(fits)}: write it in full")
     short = [full.rpartition(".")[2] for full in known]
