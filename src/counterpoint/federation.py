@@ -1,7 +1,6 @@
 """The loop of a federation, readable from top to bottom."""
 
 import dataclasses
-import math
 import platform
 import random
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from counterpoint.client import Client, ClientData, Row, Visit, derive_seed, fir
 from counterpoint.crew import Crew, Report, choose_device, gather
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import PayloadError
-from counterpoint.files import read_tensors
+from counterpoint.exam import Exam, score_test
 from counterpoint.folder import Kept, Notebook, RunFolder, keep
 from counterpoint.payload import Payload
-from counterpoint.results import Result, all_equal, summarise, write_models
+from counterpoint.results import Result, summarise, write_models
 from counterpoint.server import WeightedMean
 from counterpoint.server_update import Mean
 from counterpoint.settings import Settings
-from counterpoint.tasks import Task, scored_by_chance
+from counterpoint.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
         for row, of_cases, of_scores in done:
             tested.append({"round": notebook.best, "moment": moment, "epoch": 0} | row)
             cases += of_cases
-            intervals[str(row["site"])] = {n: _plain(pair) for n, pair in of_scores.items()}
+            intervals[str(row["site"])] = of_scores
     same = write_models(folder.path, settings, play.task, play.shape, notebook.best, chosen)
     folder.write_table("test_cases.csv", cases)
     # Not noted in the notebook: if results.json is not reached, a resumed run cuts this off again.
@@ -256,53 +255,6 @@ def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
     }
     folder.write_results(summarise(folder.path, settings, federation, facts))
     return Result(folder.path)
-
-
-@dataclass(frozen=True)
-class Exam:
-    """A site's test images, and the files with the models to score on them."""
-
-    data: ClientData
-    models: tuple[Path, ...]
-    seed: int
-    elsewhere: bool = False
-    """Whether the site is one that did not train."""
-
-
-Tested = tuple[Row, list[Row], dict[str, tuple[float, float]]]
-"""A site's scores, a row a case, and the scores' intervals."""
-
-
-def score_test(client: Client, job: Exam, report: Report) -> list[Tested]:
-    """Score a site's test images; a site that did not train is scored by all models together."""
-    models = [read_tensors(path) for path in job.models]
-    if job.elsewhere:
-        # sites with one model in common have one vote
-        votes = models[:1] if len(models) > 1 and all_equal(models) else models
-        found = [client.test_elsewhere(job.data, votes)]
-    else:
-        found = list(client.test(job.data, models[0]))
-    results: list[Tested] = []
-    for (row, scorer), site in zip(found, job.data.sites, strict=True):
-        cases: list[Row] = [{"site": site.name, **of} for of in scorer.by_case()]
-        numbers, statistics = scorer.statistics()
-        patient = dict(zip(site.cases.tolist(), site.groups.tolist(), strict=True))
-        patients = np.array([patient[number] for number in numbers])
-        intervals = {
-            name: scored_by_chance(of, patients, derive_seed(job.seed, "interval", site.name, name))
-            for name, of in statistics.items()
-        }
-        results.append((row, cases, intervals))
-    return results
-
-
-def _plain(interval: tuple[float, float]) -> list[float | None]:
-    """An interval as JSON has it, which knows no NaN.
-
-    >>> _plain((0.5, 0.75)), _plain((math.nan, math.nan))
-    ([0.5, 0.75], [None, None])
-    """
-    return [None if math.isnan(end) else end for end in interval]
 
 
 def describe(payload: Payload, round: int, site: str, direction: str) -> list[Row]:
