@@ -32,9 +32,9 @@ def shared_data() -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most time in a tiny run: figures, intervals, waiting for disks."""
-    from counterpoint import api, federation
+    from counterpoint import api, exam
 
     monkeypatch.setattr(os, "fsync", lambda file: None)
     monkeypatch.setattr(api, "draw_retrogress", lambda result: None)
-    draws = partial(federation.scored_by_chance, draws=10)
-    monkeypatch.setattr(federation, "scored_by_chance", draws)
+    draws = partial(exam.scored_by_chance, draws=10)
+    monkeypatch.setattr(exam, "scored_by_chance", draws)
