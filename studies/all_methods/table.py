@@ -34,7 +34,7 @@ TASKS: dict[str, dict[str, object]] = {
         "rounds": 2,
         "local_epochs": 4,
         "image_size": 64,
-        "train_limit": 200,
+        "train_limit": 150,
         "batch_size": 16,
         "model": "slim-vgg16",
         "augmentation": "prrfl",
