@@ -78,7 +78,7 @@ def test_runs_and_leaves_what_it_should(case: str, tmp_path: Path) -> None:
     assert len(validation) == 4 * len(roles) * (1 + 2 * (epochs + 1) + finetuned)
 
     values = result.results
-    role = "model" if "model" in roles else "personal"
+    role = "personal" if "personal" in roles else "model"
     moment = ("finetuned", finetuned) if finetuned else ("merged", 0)
     chosen = validation[validation["model"] == role].set_index(["moment", "epoch"]).loc[[moment]]
     by_round = chosen.groupby("round")[["macro_f1", "loss"]].mean()

@@ -133,8 +133,8 @@ def test_every_parameter_gets_a_gradient(kind: type[nn.Module], affine: bool) ->
 
 def test_names_on_the_command_line() -> None:
     assert {"slim-vgg16", "unet", "densenet121"} <= set(MODELS)
-    network = build_network("densenet121", {"affine": False}, outputs=4, channels=3, size=32)
+    network = build_network("densenet121", {"affine": False}, outputs=4, shape=(3, 32, 32))
     assert isinstance(network, DenseNet121)
     assert network.classifier.out_features == 4
     with pytest.raises(SettingsError, match="must be multiples of 16"):
-        build_network("unet", {"features": 2}, outputs=2, channels=3, size=24)
+        build_network("unet", {"features": 2}, outputs=2, shape=(3, 24, 24), dense=True)

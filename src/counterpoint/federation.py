@@ -245,6 +245,7 @@ def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
         "intervals": intervals,
         "one_global_model": same,
         "chosen_round": notebook.best,
+        "chosen_from": settings.method.schedule.first_choice,
         "validation": notebook.best_score,
         "images_with_gradient": notebook.gradients,
         "data_fingerprint": federation.fingerprint,

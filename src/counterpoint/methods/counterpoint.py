@@ -7,7 +7,7 @@ from counterpoint.methods.method import SEGMENTATION, Method, Schedule
 
 METHOD = Method(
     name="counterpoint",
-    paper="ours",
+    paper="ours: docs/counterpoint.md",
     summary="All weights are averaged; after each merge batch norm is calibrated on the site's own "
     "images. Every site predicts with a model half-way between the merged one and what it has made "
     "of it, which no merge touches; rare classes count more (for classification).",

@@ -15,8 +15,8 @@ from counterpoint.settings import CHOICES, as_dict, make_settings
 def chosen_by(values: dict[str, Any]) -> str:
     """How the model was chosen, in words."""
     of = f"model of round {values['chosen_round']} of {values['rounds']}"
-    if values["validation"] is None:
-        return of
+    if values["chosen_from"] == values["rounds"]:
+        return f"{of}, the last"
     return f"{of}, chosen by mean validation {heading(values['score'], unit=False)}"
 
 

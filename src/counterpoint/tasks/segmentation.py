@@ -26,7 +26,8 @@ class Segmentation:
     classes; ``dice_with_background`` counts the background as one class more, as both papers do,
     and is therefore higher. ``iou``, ``sensitivity`` and ``specificity`` are of the foreground,
     ``hd95`` is the 95th percentile of the distance between the outlines, in pixels of the image
-    as the network sees it; it is slow and computed for the test images only.
+    as the network sees it, where there is both a mask and a prediction; it is slow and computed for
+    the test images only.
 
     A class that is neither in a case's mask nor predicted is left out of that case's mean.
 
