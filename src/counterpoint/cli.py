@@ -513,8 +513,8 @@ def _show(result: "Result") -> None:
 
     out.print(results_table(result))
     out.print(
-        f"Everything is in {result.path}: scores.csv, results.json, models/, payloads.csv, "
-        "retrogress.png",
+        f"Everything is in {result.path}: scores.csv, test_cases.csv, results.json, models/, "
+        "payloads.csv, retrogress.png",
         highlight=False,
         markup=False,
         soft_wrap=True,
