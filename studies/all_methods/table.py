@@ -32,9 +32,9 @@ TASKS: dict[str, dict[str, object]] = {
     "classification": {
         "data": "dermoscopy",
         "rounds": 2,
-        "local_epochs": 4,
+        "local_epochs": 2,
         "image_size": 64,
-        "train_limit": 150,
+        "train_limit": 100,
         "batch_size": 16,
         "model": "slim-vgg16",
         "augmentation": "prrfl",
