@@ -18,7 +18,14 @@ from counterpoint.files import write_bytes
 from counterpoint.report.words import heading
 from counterpoint.results import Result
 
-STYLES: dict[str, Literal["-", ":"]] = {"personal": "-", "model": "-", "deputy": ":"}
+
+def style(model: str, models: list[str]) -> Literal["-", ":"]:
+    """Solid for the model that a site uses, dotted for one that only takes part in the exchange.
+
+    >>> style("model", ["model"]), style("model", ["personal", "model"])
+    ('-', ':')
+    """
+    return ":" if "personal" in models and model != "personal" else "-"
 
 
 def curve(rows: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +59,7 @@ def plot_retrogress(
             axes.plot(
                 line["communications"],
                 100 * line[metric],
-                STYLES.get(model, "-"),
+                style(model, models),
                 color=colours(number % 10),
                 linewidth=1.4,
                 label=str(site) if model == models[0] else None,
@@ -70,7 +77,7 @@ def plot_retrogress(
     handles, _ = axes.get_legend_handles_labels()
     if len(models) > 1:
         handles += [
-            Line2D([], [], color="0.3", linestyle=STYLES.get(m, "-"), label=m) for m in models
+            Line2D([], [], color="0.3", linestyle=style(m, models), label=m) for m in models
         ]
     handles.append(
         Line2D([], [], color="0.3", marker="o", linestyle="", label="just after a merge")
