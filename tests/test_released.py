@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.files import read_metadata, read_tensors
-from counterpoint.harmonise import AmplitudeNormalisation
-from counterpoint.models.unet import UNet
+from counterpoint.files import read_tensors
 from counterpoint.predictor import Predictor, load_model
 from counterpoint.released import import_checkpoint
-from counterpoint.statistics import drop_running_statistics
 
 State = dict[str, Tensor]
 VGG = {1: (32, 32), 2: (64, 64), 3: (128,) * 3, 4: (128,) * 3, 5: (256,) * 3}
@@ -202,7 +199,7 @@ def test_a_client_of_prrfl_predicts_as_it_did(tmp_path: Path, bias: bool) -> Non
     assert_same(predictor, images, vgg_logits(state, images))
     assert card["classes"] == ["nevus", "benign keratosis", "melanoma"]
     assert (card["method"], card["site"], card["round"]) == ("prrfl", "C", 50)
-    assert (card["image_size"], card["statistics"]) == (128, "local")
+    assert (card["shape"], card["statistics"]) == ([3, 128, 128], "local")
     assert card["imported_from"] == file.name
 
 
@@ -216,7 +213,7 @@ def test_what_a_name_does_not_say_is_left_out(tmp_path: Path, name: str) -> None
     _, card = load_model(out)
     assert "round" not in card
     assert card.get("site") == ("A" if "client0" in name else None)
-    assert (card["classes"], card["image_size"]) == (names, 256)
+    assert (card["classes"], card["shape"]) == (names, [3, 256, 256])
 
 
 def test_a_densenet_of_harmofl_predicts_as_it_did(tmp_path: Path) -> None:
@@ -239,21 +236,11 @@ def test_a_unet_of_harmofl_predicts_as_it_did(tmp_path: Path, features: int) -> 
     state, images = unet_state(features), torch.rand(3, 3, 32, 32)
     torch.save(harmofl_checkpoint(state), tmp_path / "HarmoFL")
     out = import_checkpoint(tmp_path / "HarmoFL", "harmofl", tmp_path / "m.safetensors")
-    card = read_metadata(out)["counterpoint"]
-    assert '"segmentation"' in card
-    assert '"input_range": [0.0, 255.0]' in card
-    assert ('"features": 4' in card) == (features == 4)
-    assert '["background", "prostate"]' in card
-    predictor = unet_predictor(features)
-    predictor.load_state_dict(read_tensors(out))
-    assert_same(predictor.eval(), images, unet_logits(state, images))
-
-
-def unet_predictor(features: int) -> Predictor:
-    network = UNet(3, 2, features, affine=False)
-    drop_running_statistics(network)
-    layer = AmplitudeNormalisation(band="dc", momentum=0.0).layer(3, 32)
-    return Predictor(layer, network, (0.0, 255.0))
+    predictor, card = load_model(out)
+    assert (card["task"], card["input_range"]) == ("segmentation", [0.0, 255.0])
+    assert ("features" in card["model_options"]) == (features == 4)
+    assert card["classes"] == ["background", "prostate"]
+    assert_same(predictor, images, unet_logits(state, images))
 
 
 class Trap:

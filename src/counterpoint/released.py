@@ -236,8 +236,7 @@ def _harmofl(path: Path, checkpoint: Mapping[str, Any]) -> Released:
         statistics="batch",
         input_range=(0.0, high),
         amplitude=spectrum[:, 0, 0] / high,
-        facts={"task": "classification" if dense else "segmentation"}
-        | ({"round": rounds + 1} if isinstance(rounds, int) else {}),
+        facts={"round": rounds + 1} if isinstance(rounds, int) else {},
     )
 
 
