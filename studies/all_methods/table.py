@@ -72,6 +72,8 @@ def run(name: str, task: str, root: Path, out: Path, seed: int) -> counterpoint.
     settings["local_epochs"] = epochs // cost(methods()[name])
     if methods()[name].schedule.finetune_epochs:
         settings["finetune_epochs"] = epochs
+    if methods()[name].local.kind == "control-variates":  # made for SGD, refused with Adam
+        settings |= {"optimizer": "sgd", "schedule.lr": 1e-2}
     data = str(settings.pop("data"))
     return counterpoint.run(name, data, out=folder, settings=settings)
 
