@@ -9,29 +9,15 @@ the smallest (``--train-limit smallest``) and reports the Dice of background and
 from dataclasses import replace
 
 from counterpoint.harmonise import AmplitudeNormalisation
-from counterpoint.methods.method import SEGMENTATION, Method, Schedule
+from counterpoint.methods import harmofl
 
-METHOD = Method(
+METHOD = replace(
+    harmofl.METHOD,
     name="harmofl-released",
     paper="Jiang, Wang, Dou: HarmoFL, AAAI 2022; github.com/med-air/HarmoFL",
     summary="HarmoFL with the two differences that its code has: the amplitude of the zero "
     "frequency only, taken from the first batch; batch norm without scale and shift.",
     harmonise=AmplitudeNormalisation(band="dc", momentum=0.0),
-    perturbation=0.05,
-    statistics="batch",
-    schedule=Schedule(
-        rounds=100,
-        local_epochs=1,
-        batch_size=128,
-        image_size=96,
-        model="densenet121",
-        model_options={"affine": False},
-        augmentation="flips",
-        lr=1e-3,
-        momentum=0.9,
-        weight_decay=1e-4,
-        lr_decay=1.0,
-        keep_optimizer=True,
-    ),
-    segmentation=replace(SEGMENTATION, model_options={"affine": False}),
+    schedule=replace(harmofl.METHOD.schedule, model_options={"affine": False}),
+    segmentation=replace(harmofl.METHOD.segmentation, model_options={"affine": False}),
 )
