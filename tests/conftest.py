@@ -35,6 +35,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from counterpoint import api, exam
 
     monkeypatch.setattr(os, "fsync", lambda file: None)
-    monkeypatch.setattr(api, "draw_retrogress", lambda result: None)
+    monkeypatch.setattr(api, "draw_figures", lambda result: None)
     draws = partial(exam.scored_by_chance, draws=10)
     monkeypatch.setattr(exam, "scored_by_chance", draws)

@@ -271,7 +271,7 @@ def prepare_forks() -> None:
     import torch._dynamo  # noqa: F401
     import torchmetrics.functional.classification  # noqa: F401
 
-    api.draw_retrogress = lambda result: []
+    api.draw_figures = lambda result: []
 
 
 def die_everywhere(folder: Path, method: str, data: str, settings: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ PIXELS = SHORT | {"model": "unet", "model_options": "{features: 2}", "task": "se
 def _no_figures():
     """Draw nothing: it takes longer than all else in such a run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "draw_retrogress", lambda result: [])
+        patch.setattr(api, "draw_figures", lambda result: [])
         yield
 
 

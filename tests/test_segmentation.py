@@ -26,7 +26,6 @@ from counterpoint.files import write_tensors
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation, NoHarmoniser
 from counterpoint.local import DeputyTransfer, Training
 from counterpoint.predictor import build_predictor, load_model, model_card
-from counterpoint.report.retrogress import draw_retrogress
 from counterpoint.results import Result
 from counterpoint.tasks import Segmentation
 from tests.running import call, options
@@ -43,13 +42,14 @@ SHORT = {
 }
 SMALL = SHORT | {"model": "unet", "model_options": "{features: 2}"}
 DENSE = SMALL | {"task": "segmentation"}
+DRAW_FIGURES = api.draw_figures
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_figures():
     """Draw nothing: it takes longer than all else in such a run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "draw_retrogress", lambda result: [])
+        patch.setattr(api, "draw_figures", lambda result: [])
         yield
 
 
@@ -392,7 +392,7 @@ def test_one_patient_leaves_nothing_to_chance(trained):
 
 
 def test_the_phantom_on_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "draw_retrogress", draw_retrogress)
+    monkeypatch.setattr(api, "draw_figures", DRAW_FIGURES)
     out = tmp_path / "run"
     words = ["--task", "segmentation", "--model", "unet", "--model-options", "{features: 4}"]
     words += [*options(SHORT | {"train_limit": 8}), "--sites", "west,south", "--out", out]

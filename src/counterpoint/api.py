@@ -12,9 +12,10 @@ from counterpoint.crew import Event, Report, choose_device, share_cores
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate, input_shape
+from counterpoint.figures.retrogress import retrogress_curve
+from counterpoint.figures.save import save
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
-from counterpoint.report.retrogress import draw_retrogress
 from counterpoint.results import Result
 from counterpoint.settings import Data, Settings, flatten, make_settings
 from counterpoint.tasks import Task, make_task
@@ -184,10 +185,14 @@ def _decode(
 
 
 def _leave(result: Result) -> Result:
-    """Draw the figures that a finished run leaves beside its numbers."""
     if not (result.path / "retrogress.svg").exists():
-        draw_retrogress(result)
+        draw_figures(result)
     return result
+
+
+def draw_figures(result: Result) -> None:
+    """Draw the figures that a finished run leaves beside its numbers."""
+    save(retrogress_curve(result), result.path / "retrogress")
 
 
 def _with_machine(settings: Settings, workers: int, threads: int) -> Settings:

@@ -82,6 +82,20 @@ class Result:
         return load_model(path)[0]
 
 
+def runs_in(folder: str | Path) -> list[Result]:
+    """The finished runs of a folder: itself, or those in its subfolders, in order of their names.
+
+    Raises:
+        StateError: if there is none.
+    """
+    folder = Path(folder)
+    files = [folder / "results.json", *sorted(folder.glob("*/results.json"))]
+    runs = [Result(file.parent) for file in files if file.is_file()]
+    if not runs:
+        raise StateError(f"{folder} is no finished run, and holds none")
+    return runs
+
+
 def read_log(path: Path) -> pd.DataFrame:
     """Read one of a run's CSV files; site names stay as they are."""
     try:

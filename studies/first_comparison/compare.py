@@ -17,7 +17,7 @@ import typer
 from matplotlib.figure import Figure
 
 import counterpoint
-from counterpoint.report.retrogress import plot_retrogress
+from counterpoint.figures.retrogress import plot_retrogress
 from counterpoint.report.table import megabytes
 from counterpoint.report.words import number
 

@@ -86,7 +86,9 @@ class Display:
 
 
 @contextmanager
-def download_bars(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
+def download_bars(
+    console: Console, hidden: bool = False
+) -> Iterator[Callable[[str, int, int | None], None]]:
     """A progress bar a file; gives a function of (file, bytes done, bytes in all)."""
     bars = Progress(
         TextColumn("{task.description}", markup=False),
@@ -94,6 +96,7 @@ def download_bars(console: Console) -> Iterator[Callable[[str, int, int | None],
         DownloadColumn(),
         TimeRemainingColumn(),
         console=console,
+        disable=hidden,
     )
     tasks: dict[str, TaskID] = {}
 

@@ -4,8 +4,6 @@ A point for each local epoch and one right after each merge; where a line falls 
 the model has lost by communicating.
 """
 
-import io
-from pathlib import Path
 from typing import Literal
 
 import matplotlib as mpl
@@ -14,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from counterpoint.files import write_bytes
 from counterpoint.report.words import heading
 from counterpoint.results import Result
 
@@ -92,16 +89,10 @@ def plot_retrogress(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_retrogress(result: Result) -> list[Path]:
-    """Write ``retrogress.png`` and ``retrogress.svg`` into the run's folder."""
+def retrogress_curve(result: Result) -> Figure:
+    """One run's validation scores against communications, a line a site."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     values = result.results
     title = f"{values['method']} on {values['data']}, batch norm: {values['statistics']}"
     plot_retrogress(figure.subplots(), result.scores, title, metric=values["score"])
-    paths = [result.path / "retrogress.png", result.path / "retrogress.svg"]
-    for path in paths:
-        form, drawn = path.suffix[1:], io.BytesIO()
-        metadata = {"Date": None} if form == "svg" else None
-        figure.savefig(drawn, format=form, dpi=150, metadata=metadata)
-        write_bytes(path, drawn.getvalue())
-    return paths
+    return figure

@@ -1,0 +1,21 @@
+"""The command line: a file for each kind of commands.
+
+Exit codes: 0 all went well; 1 a run failed, what it had saved can be continued; 2 wrong usage,
+settings or data; 130 interrupted by Ctrl-C.
+"""
+
+import os
+import signal
+import sys
+
+from counterpoint.cli import bring, look, training  # noqa: F401  (their commands)
+from counterpoint.cli.common import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    sys.path.append(os.getcwd())  # so that --model my_networks:Net is found where you are
+    app()

@@ -1,0 +1,156 @@
+"""What all commands share: the app, where they print, and how errors become words."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from counterpoint.crew import Report
+
+app = typer.Typer(
+    name="counterpoint",
+    help="Federated learning on medical images from hospitals that do not look alike.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out, err = Console(), Console(stderr=True)
+state: dict[str, Any] = {"debug": False, "quiet": False, "json": False}
+
+DATA = "Data"
+TRAINING = "Training"
+METHOD = "Composition of the method"
+MACHINE = "Machine"
+OUTPUT = "Output"
+
+SHARED: dict[str, Any] = {
+    "quiet": Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=OUTPUT),
+    ],
+    "json": Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)
+    ],
+    "debug": Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=OUTPUT)
+    ],
+}
+"""Options that every command has."""
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command: with the shared options, and with errors in words.
+
+    Exit codes are those of the package's docstring.
+    """
+    signature = inspect.signature(function)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in SHARED.items()
+    ]
+
+    @functools.wraps(function)
+    def in_words(*args: Any, **kwargs: Any) -> None:
+        from counterpoint.errors import CounterpointError, DataError, SettingsError
+
+        state.update({name: kwargs.pop(name) or state[name] for name in SHARED})
+        try:
+            function(*args, **kwargs)
+        except CounterpointError as error:
+            if state["debug"]:
+                raise
+            fail(str(error), 2 if isinstance(error, DataError | SettingsError) else 1)
+        except KeyboardInterrupt:
+            folder = state.get("folder")
+            kept = f": complete rounds are kept, go on with `counterpoint resume {folder}`"
+            err.print(f"\nstopped{kept if folder else ''}", highlight=False, markup=False)
+            raise typer.Exit(130) from None
+
+    parameters = [*signature.parameters.values(), *shared]
+    in_words.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    in_words.__annotations__ = function.__annotations__ | SHARED
+    app.command()(in_words)
+    return in_words
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Print an error in words and leave."""
+    err.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code)
+
+
+def give(result: RenderableType, data: Any) -> None:
+    """Print a command's result: for people, or with ``--json`` the same as ``data``."""
+    if state["json"]:
+        print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    else:
+        out.print(result, highlight=False, soft_wrap=isinstance(result, str))
+
+
+def say(text: str) -> None:
+    """Print a line of text for people; nothing with ``--quiet`` or ``--json``."""
+    if not (state["json"] or state["quiet"]):
+        out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a note to the terminal's error stream; nothing with ``--quiet``."""
+    if not state["quiet"]:
+        err.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def shown_live(folder: Path) -> "Iterator[Report]":
+    """Show a run as it goes, and tell after Ctrl-C that ``folder`` can be gone on with."""
+    from counterpoint.report.live import live_display
+
+    state["folder"] = folder
+    if state["quiet"]:
+        yield lambda event: None
+        return
+    with live_display(err) as report:
+        yield report
+
+
+def parsed(text: str, what: str) -> Any:
+    """Read a value as YAML does: numbers, true and false, lists, mappings, else text."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        fail(f"{what}: can't read {text!r}", 2)
+
+
+def words(text: str | None) -> list[str] | None:
+    """The words of a comma-separated option, or None."""
+    return None if text is None else [word.strip() for word in text.split(",")]
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"counterpoint {version('counterpoint')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Federated learning on medical images from hospitals that do not look alike."""
+    state.update(debug=debug, quiet=False, json=False)

@@ -1,0 +1,86 @@
+"""Commands that show what there is: methods, data sets, and what is in data."""
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from counterpoint.cli.common import command, give, say, words
+
+
+@command
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show one method and its defaults.")] = None,
+    task: Annotated[
+        str, typer.Option(help="Defaults for classification or segmentation.")
+    ] = "classification",
+) -> None:
+    """List the methods and what they are composed of, or one method's settings."""
+    from counterpoint.methods import methods as known
+    from counterpoint.report.table import method_page, methods_table
+    from counterpoint.settings import as_dict, make_settings
+
+    if name:
+        settings = as_dict(make_settings(name, "phantom", {"data.task": task}))
+        del settings["data"], settings["machine"]
+        give(method_page(name, task), settings)
+    else:
+        give(methods_table(list(known())), {n: method.summary for n, method in known().items()})
+
+
+@command
+def datasets() -> None:
+    """List the data sets that have a name."""
+    from counterpoint.data import datasets as known
+
+    lines = [f"[bold]{name}[/]  {sentence}" for name, sentence in known().items()]
+    give("\n".join(lines), known())
+    say(
+        "Your own: a CSV with columns site, image, label (and split, group where known), or a "
+        "folder with one folder a site that holds images and labels.csv."
+    )
+
+
+@command
+def inspect(
+    data: Annotated[str, typer.Argument(help="retina, phantom, ... or your own table or folder")],
+    root: Annotated[Path | None, typer.Option(help="Folder of the named data set.")] = None,
+    task: Annotated[str | None, typer.Option(help="classification or segmentation.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="grouped, published, given.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The only labels, in order, comma-separated.")
+    ] = None,
+    volumes: Annotated[
+        str | None, typer.Option(help="NIfTI and DICOM volumes as slices, patches or whole.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave missing files out.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of a split that is made.")] = 1,
+) -> None:
+    """Show sites, classes, sizes, splits, leakage and mean colour of data."""
+    from counterpoint.data import inspect as look
+    from counterpoint.data import load
+    from counterpoint.errors import LeakageError
+    from counterpoint.report.table import frame_table
+
+    read = functools.partial(
+        load,
+        data,
+        root,
+        task=task,
+        classes=words(classes),
+        volumes=volumes,
+        seed=seed,
+        skip_bad=skip_bad,
+    )
+    try:
+        federation = read(protocol=protocol)
+    except LeakageError:  # to be looked at, not to be trained on
+        federation = read(protocol="given")
+    frame = look(federation)
+    table = frame_table(frame, f"{federation.name}, protocol {federation.protocol}")
+    give(table, {"sites": frame.to_dict("index"), "notes": list(federation.notes)})
+    for sentence in federation.notes:
+        say(f"note: {sentence}")
+    if not any("leaks" in sentence for sentence in federation.notes):
+        say("leakage: none found")
