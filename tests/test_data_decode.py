@@ -10,7 +10,7 @@ from PIL import Image
 
 from counterpoint.data import Federation, Site, decode, load, write_phantom
 from counterpoint.data.files import content_hashes, sha256
-from counterpoint.data.pixels import BadImageError, read_pixels
+from counterpoint.data.pixels import BadImageError, is_deep, read_pixels
 from counterpoint.errors import DataError, SettingsError
 
 BYTE, WORD = np.dtype(np.uint8), np.dtype(np.uint16)
@@ -65,6 +65,38 @@ def test_sixteen_bits_keep_their_values(tmp_path, name):
     values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     path = save(Image.fromarray(values), tmp_path / name)
     assert (read_pixels(path, 8, WORD) == values[None]).all()
+
+
+def colour16(tmp_path, name, channels=3):
+    """A colour image whose lower bytes matter, and its values (8, 8, channels)."""
+    import imagecodecs
+
+    values = (np.arange(8 * 8 * channels) * 331 % 65536).astype(np.uint16).reshape(8, 8, channels)
+    encode = imagecodecs.png_encode if name.endswith("png") else imagecodecs.tiff_encode
+    (tmp_path / name).write_bytes(encode(values))
+    return str(tmp_path / name), values
+
+
+@pytest.mark.parametrize(("name", "channels"), [("a.png", 3), ("a.png", 4), ("a.tif", 3)])
+def test_colour_of_sixteen_bits_keeps_its_values(tmp_path, name, channels):
+    path, values = colour16(tmp_path, name, channels)
+    assert (read_pixels(path, 8, WORD) == values[..., :3].transpose(2, 0, 1)).all()
+    assert is_deep(path)
+
+
+def test_colour_of_sixteen_bits_cut_short_is_a_bad_image(tmp_path):
+    path, _ = colour16(tmp_path, "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadImageError):
+        read_pixels(path, 8, WORD)
+
+
+def test_colour_of_sixteen_bits_says_what_to_install(tmp_path, monkeypatch):
+    path, _ = colour16(tmp_path, "a.png")
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(BadImageError, match="colour16"):
+        read_pixels(path, 8, WORD)
 
 
 @pytest.mark.parametrize(

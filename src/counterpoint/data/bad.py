@@ -15,7 +15,7 @@ from counterpoint.data.site import Federation, Site
 Bad = dict[str, tuple[str, str]]
 """What is wrong with the rows of a key: the column of the file that is meant, and why."""
 
-FORMAT = "2"
+FORMAT = "3"
 """Part of the names of all that is kept: raise it when pixels come out differently."""
 
 
@@ -78,7 +78,7 @@ def without(federation: Federation, bad: Bad) -> Federation:
 def _bad_index(folder: Path) -> Path:
     """Return the list of bad contents; its name has the versions of those who can't read them."""
     found = []
-    for reader in ("pillow", "nibabel", "pydicom", "python-gdcm"):
+    for reader in ("pillow", "nibabel", "pydicom", "python-gdcm", "imagecodecs"):
         with suppress(PackageNotFoundError):
             found.append(version(reader))
     return folder / f"unreadable-{FORMAT}-{'-'.join(found)}.json"

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from counterpoint.data.deep_colour import is_deep_colour, read_deep_colour
 from counterpoint.errors import DataError
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -32,7 +33,7 @@ def is_deep(path: str) -> bool:
     """Tell from the header whether an image has more than 8 bits; a broken one has not."""
     try:
         with Image.open(path) as image:
-            return image.mode.startswith(_DEEP)
+            return image.mode.startswith(_DEEP) or is_deep_colour(path)
     except Exception:  # Pillow's plugins raise many kinds; read_pixels will say what is wrong
         return False
 
@@ -71,20 +72,32 @@ def size_of(path: str) -> tuple[int, int]:
 def read_pixels(path: str, size: int, dtype: np.dtype[Any]) -> Pixels:
     """Return an image as an array (3, size, size) of uint8 or uint16.
 
-    Raises BadImageError for a broken image, a far too large one (a "decompression bomb"), or grey
+    Raises BadImageError for a broken image, a far too large one (a "decompression bomb"), or
     values outside 0 to 65535, and DataError if the file can't be read at all.
     """
-    with upright(path) as image:
+    with upright(path) as image:  # which finds what is broken
+        if is_deep_colour(path):
+            return np.stack([_deep_channel(channel, size) for channel in _deep_channels(path)])
         if image.mode.startswith(_DEEP):
-            return _deep_pixels(image, size)
+            return np.repeat(_deep_channel(image, size)[np.newaxis], 3, axis=0)
         image.info.pop("transparency", None)  # it is dropped; Pillow would warn about it
         resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
     return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * np.uint16(257)
 
 
-def _deep_pixels(image: Image.Image, size: int) -> Pixels:
-    """Return a grey image of more than 8 bits as uint16, its values kept as they are."""
+def _deep_channels(path: str) -> list[Image.Image]:
+    """Return red, green and blue of an image with 16 bits each."""
+    try:
+        return read_deep_colour(path)
+    except ImportError as error:
+        raise BadImageError(
+            "colour of 16 bits; install imagecodecs (pip install counterpoint[colour16])"
+        ) from error
+
+
+def _deep_channel(image: Image.Image, size: int) -> npt.NDArray[np.uint16]:
+    """Return one channel of more than 8 bits as uint16, its values kept as they are."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > _MOST:
         raise BadImageError(
@@ -96,5 +109,5 @@ def _deep_pixels(image: Image.Image, size: int) -> Pixels:
     grey = Image.fromarray(values.astype(np.float32)).resize(
         (size, size), Image.Resampling.BILINEAR
     )
-    rounded = np.clip(np.rint(np.asarray(grey)), 0, _MOST).astype(np.uint16)
-    return np.repeat(rounded[np.newaxis], 3, axis=0)
+    rounded: npt.NDArray[np.uint16] = np.rint(np.asarray(grey)).clip(0, _MOST).astype(np.uint16)
+    return rounded
