@@ -110,6 +110,41 @@ class Product(nn.Module):
         return product
 
 
+@pytest.mark.parametrize("kind", [DeputyTransfer, PrototypeDeputy])
+def test_stages_in_passing_are_the_exact_ones_where_weights_stand_still(kind) -> None:
+    """Scores in passing differ from exact ones only in augmentation and in weights on the move."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(40, 2, generator=generator)
+    y = (x[:, 0] > 0).long()
+    passes = []
+
+    def plain_batches() -> Iterator[Batch]:
+        passes.append(1)
+        return iter([Batch(x, y, torch.arange(40))])
+
+    def stages(stage_scores: str, tilt: float) -> list[str]:
+        models = {role: nn.Linear(2, 2, bias=False) for role in ("personal", "deputy")}
+        nn.init.eye_(models["personal"].weight)
+        models["personal"].weight.data = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+        models["deputy"].weight.data = torch.tensor([[-1.0, tilt], [1.0, -tilt]])
+        training = Training(
+            models=models,
+            optimizers={r: torch.optim.SGD(m.parameters(), 1e-30) for r, m in models.items()},
+            task=Classification(("a", "b")),
+            batches=lambda: zip(x.split(10), y.split(10), strict=True),
+            plain_batches=plain_batches,
+            epochs=4,
+        )
+        passes.clear()
+        return list(kind(stage_scores=stage_scores).train(training))
+
+    found = [stages("exact", tilt) for tilt in (0.0, 0.3, 2.0, 9.0)]
+    exact_passes = len(passes)
+    assert len({tuple(way) for way in found}) > 1  # the tilts do make a difference
+    assert [stages("passing", tilt) for tilt in (0.0, 0.3, 2.0, 9.0)] == found
+    assert exact_passes - len(passes) == 3
+
+
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_fedrep_trains_the_head_first(epochs: int) -> None:
     """Loss 1/2 (body head - 4)^2, learning rate 1/2, from body 1, head 2.

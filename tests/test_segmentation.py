@@ -243,7 +243,7 @@ def test_the_stages_of_the_deputy_go_by_dice(pixels, before, stage):
     phi = training.training_scores()
     wanted = {"personal": 2 * personal / (personal + 10), "deputy": 2 * pixels / (pixels + 10)}
     assert phi == pytest.approx(wanted, abs=1e-6)
-    assert DeputyTransfer(exchange=0.7, sublimate=0.9).stage_of(training, before) == stage
+    assert DeputyTransfer(exchange=0.7, sublimate=0.9).stage_of(training, before, {}) == stage
 
 
 # Runs

@@ -115,9 +115,12 @@ class Training:
         losses = self._losses.pop(role, [])
         return torch.stack(losses).mean().item() if losses else math.nan
 
-    def training_scores(self) -> dict[str, float]:
-        """Each model's score (macro-F1, Dice) on the training images, in one pass over them."""
-        scorers = evaluate(self.models, self.plain_batches(), self.task, self.precision)
+    def training_scores(self, passed: Mapping[str, Scorer] | None = None) -> dict[str, float]:
+        """Each model's score (macro-F1, Dice) on the training images, in one pass over them.
+
+        ``passed`` are scorers that have seen the images already: then there is no pass.
+        """
+        scorers = passed or evaluate(self.models, self.plain_batches(), self.task, self.precision)
         return {role: scorer.scores()[self.task.score] for role, scorer in scorers.items()}
 
 
