@@ -3,62 +3,61 @@
 import dataclasses
 import platform
 import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from counterpoint.client import Client, ClientData, Row, Visit, derive_seed, first_weights
-from counterpoint.crew import Crew, Report, choose_device, gather
+from counterpoint.at_site import Answer, Order
+from counterpoint.client import ClientData, Row, derive_seed, first_weights
+from counterpoint.crew import Report, choose_device, gather
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import PayloadError
-from counterpoint.exam import Exam, score_test
+from counterpoint.exam import Tested
 from counterpoint.folder import Kept, Notebook, RunFolder, keep
+from counterpoint.here import Here
 from counterpoint.payload import Payload
-from counterpoint.results import Result, summarise, write_models
+from counterpoint.results import Result, summarise
 from counterpoint.server import WeightedMean
 from counterpoint.server_update import Mean
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
 
 
-@dataclass(frozen=True)
-class Job:
-    """One site's work in one round, as it is handed to whoever does it."""
+class Sites(Protocol):
+    """The sites as the server reaches them: on this machine, or across a network.
 
-    data: ClientData
-    number: int
-    """The site's place in the order of the sites; its files are named by it."""
-    round: int
-    folder: Path
-    state: Kept | None
-    """What the site's last visit left."""
-    mean: Kept | None
-    keep_candidate: bool
+    Answers come in the order of the sites; a site that gives none is passed over. The server
+    only holds on to the names and checksums of the files that a site keeps.
+    """
 
+    def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
+        """Have sites work a round."""
+        ...
 
-@dataclass(frozen=True)
-class Done:
-    """What came of a job: what leaves the site, and what it kept on its own disk."""
+    def test(self, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
+        """Have every site score its test images with its chosen model."""
+        ...
 
-    visit: Visit
-    state: Kept
-    candidate: Kept | None
+    def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
+        """Have the models of the chosen round put where they belong; tell if all are one."""
+        ...
 
 
 @dataclass(frozen=True)
 class Play:
-    """What stays the same from round to round."""
+    """What the server knows, the same from round to round; no site's data and no site's state."""
 
     folder: RunFolder
     settings: Settings
-    federation: Federation
     task: Task
     shape: tuple[int, ...]
-    clients: list[ClientData]
-    holdout: ClientData | None
+    names: tuple[str, ...]
+    """Of the sites, in their order."""
+    facts: Mapping[str, object]
+    """What `results.json` says of the data."""
     report: Report
 
 
@@ -80,28 +79,44 @@ def federate(
         clients = [ClientData("pooled", tuple(training))]
     holdout = ClientData(sites[-1].name, (sites[-1],)) if federation.holdout else None
     shape = input_shape(federation, settings)
-    play = Play(folder, settings, federation, task, shape, clients, holdout, report)
+    facts = {
+        "data": federation.name,
+        "protocol": federation.protocol,
+        "holdout": holdout.name if holdout else None,
+        "data_fingerprint": federation.fingerprint,
+        "data_notes": list(federation.notes),
+        "device": str(choose_device(settings.machine.device)),
+    }
+    by_name = {data.name: data for data in clients}
+    play = Play(folder, settings, task, shape, tuple(by_name), facts, report)
     workers = min(settings.machine.workers or 1, len(clients))
     threads = settings.machine.threads or 1
-    with folder.lock():
-        notebook, damaged = folder.latest()
-        for sentence in damaged:
-            report({"warning": sentence})
-        schedule = settings.method.schedule
-        report(
-            {
-                "from": min(notebook.round, schedule.rounds),
-                "rounds": schedule.rounds,
-                "epochs": schedule.local_epochs,
-                "sites": len(clients),
-                "predicts": settings.method.local.predicts,
-                "score": task.score,
-            }
-        )
-        with gather(settings, task, shape, workers, threads, report) as crew:
-            while notebook.round <= schedule.rounds:
-                notebook = play_round(play, notebook, crew)
-            return finish(play, notebook, crew)
+    with (
+        folder.lock(),
+        gather(settings, task, shape, workers, threads, report) as crew,
+    ):
+        return conduct(play, Here(folder, settings, task, shape, by_name, holdout, crew))
+
+
+def conduct(play: Play, sites: Sites) -> Result:
+    """The server's loop, from the last round that is complete to the results."""
+    notebook, damaged = play.folder.latest()
+    for sentence in damaged:
+        play.report({"warning": sentence})
+    schedule = play.settings.method.schedule
+    play.report(
+        {
+            "from": min(notebook.round, schedule.rounds),
+            "rounds": schedule.rounds,
+            "epochs": schedule.local_epochs,
+            "sites": len(play.names),
+            "predicts": play.settings.method.local.predicts,
+            "score": play.task.score,
+        }
+    )
+    while notebook.round <= schedule.rounds:
+        notebook = play_round(play, notebook, sites)
+    return finish(play, notebook, sites)
 
 
 def input_shape(federation: Federation, settings: Settings) -> tuple[int, ...]:
@@ -110,14 +125,14 @@ def input_shape(federation: Federation, settings: Settings) -> tuple[int, ...]:
     return (form.channels, *[size] * form.dimensions)
 
 
-def taking_part(clients: list[ClientData], settings: Settings, round: int) -> list[int]:
+def taking_part(sites: Sequence[object], settings: Settings, round: int) -> list[int]:
     """Numbers of the sites that take part in a round, in order; all of them after the last."""
     schedule = settings.method.schedule
     if schedule.participation == 1 or round > schedule.rounds:
-        return list(range(len(clients)))
+        return list(range(len(sites)))
     drawn = random.Random(derive_seed(settings.seed, "participation", round))
-    count = max(1, round_half_up(schedule.participation * len(clients)))
-    return sorted(drawn.sample(range(len(clients)), count))
+    count = max(1, round_half_up(schedule.participation * len(sites)))
+    return sorted(drawn.sample(range(len(sites)), count))
 
 
 def round_half_up(number: float) -> int:
@@ -129,57 +144,66 @@ def round_half_up(number: float) -> int:
     return int(number + 0.5)
 
 
-def play_round(play: Play, before: Notebook, crew: Crew[Any]) -> Notebook:
+def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
     """One round of the federation, from one notebook to the next.
 
     The round after the last one trains no more: all sites merge the last mean and are scored.
-    Validation chooses by the mean score, and among equal scores by the mean loss.
+    Validation chooses among the rounds that most sites were scored in, by the mean score, and
+    among equal scores by the mean loss.
     """
-    folder, settings, clients = play.folder, play.settings, play.clients
+    folder, settings = play.folder, play.settings
     schedule, round = settings.method.schedule, before.round + 1
     eligible = before.round >= schedule.first_choice  # the model just after the last merge
-    present = [(number, clients[number]) for number in taking_part(clients, settings, round)]
-    jobs = [
-        Job(data, number, round, folder.state, before.states.get(data.name), before.mean, eligible)
-        for number, data in present
+    asked = [(number, play.names[number]) for number in taking_part(play.names, settings, round)]
+    orders = [
+        Order(site, number, round, before.states.get(site), before.mean, eligible)
+        for number, site in asked
     ]
     after = dataclasses.replace(before, round=round, states=dict(before.states))
-    after.visits = before.visits | {data.name: round for _, data in present}
+    after.visits = dict(before.visits)
     mean = WeightedMean()
+    present: list[str] = []
     candidates: dict[str, Kept] = {}
     scores: list[Row] = []
     sent: list[Row] = []
 
-    for done in crew(work, jobs):  # in the order of the sites
-        visit: Visit = done.visit
+    for answer in sites.visit(orders):
+        visit = answer.visit
         try:
             mean.add(visit.site, visit.payload, visit.weight)
         except PayloadError as error:
             raise PayloadError(f"round {round}: {error}. Nothing of this round was kept") from error
-        after.states[visit.site] = done.state
-        if done.candidate:
-            candidates[visit.site] = done.candidate
+        present.append(visit.site)
+        after.visits[visit.site] = round
+        after.states[visit.site] = answer.state
+        if answer.candidate:
+            candidates[visit.site] = answer.candidate
         after.gradients += visit.gradients
         scores += visit.rows
         sent += describe(visit.payload, round, visit.site, "up")
 
     last = before.mean.read(folder.state) if before.mean else {}
-    for _, data in present if last else []:
-        late = before.visits.get(data.name) != before.round
-        got = last if late else {name: last[name] for name in before.fresh}
-        sent += describe(got, before.round, data.name, "down")
-    down, kept = serve(play, mean.result(), before, last, len(present) / len(clients))
+    for site in present if last else []:
+        sent += describe(going_down(before, site, last), before.round, site, "down")
+    down, kept = serve(play, mean.result(), before, last, len(present) / len(play.names))
     after.fresh = sorted(down)
     after.mean = keep(folder.state, f"mean-{round:05d}", last | down)
     after.server = keep(folder.state, f"server-{round:05d}", kept) if kept else None
     if eligible:
         score, loss = mean_scores(scores, settings, play.task, before.round)
         play.report({"round": before.round, "validation": score})
-        if (score, -loss) > (before.best_score, -before.best_loss):
+        best = (len(before.candidates), before.best_score, -before.best_loss)
+        if (len(candidates), score, -loss) > best:
             after.best, after.best_score, after.best_loss = before.round, score, loss
             after.candidates = candidates
     folder.commit(after, {"scores.csv": scores, "payloads.csv": sent})
     return after
+
+
+def going_down(before: Notebook, site: str, last: Payload) -> Payload:
+    """What a site gets of the last mean: what is new in it, or all if it missed a round."""
+    late = before.visits.get(site) != before.round
+    return last if late else {name: last[name] for name in before.fresh}
 
 
 def serve(
@@ -194,67 +218,42 @@ def serve(
     return server.update(mean, last, memory, present)
 
 
-def work(client: Client, job: Job, report: Report) -> Done:
-    """Do one site's round: take its state up, visit, put the state down on the site's disk."""
-    state, mean = (kept.read(job.folder) if kept else None for kept in (job.state, job.mean))
-    for event in client.visit(job.data, state, mean, job.round):
-        if isinstance(event, Visit):
-            visit = event
-        else:
-            report(event)
-    name = f"site-{job.number:04d}-{job.round:05d}"
-    done = Done(
-        visit,
-        state=keep(job.folder, f"{name}-state", visit.state),
-        candidate=keep(job.folder, f"{name}-candidate", visit.candidate)
-        if job.keep_candidate
-        else None,
-    )
-    visit.state, visit.candidate = {}, {}  # they are on the disk, and stay at the site
-    return done
-
-
-def finish(play: Play, notebook: Notebook, crew: Crew[Any]) -> Result:
+def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
     """Score the test images once, with the models that validation chose, and write the results."""
-    folder, settings, federation, clients = (
-        play.folder,
-        play.settings,
-        play.federation,
-        play.clients,
-    )
-    chosen = {data.name: folder.state / notebook.candidates[data.name].file for data in clients}
-    jobs = [Exam(data, (chosen[data.name],), settings.seed) for data in clients]
-    if play.holdout:
-        jobs.append(Exam(play.holdout, tuple(chosen.values()), settings.seed, elsewhere=True))
+    folder, settings, facts = play.folder, play.settings, play.facts
+    names = [name for name in play.names if name in notebook.candidates]
+    chosen = {name: notebook.candidates[name] for name in names}
     moment = "finetuned" if settings.method.schedule.finetune_epochs else "merged"
     tested, cases, intervals = [], [], {}
-    for done in crew(score_test, jobs):
+    for done in sites.test(chosen):
         for row, of_cases, of_scores in done:
             tested.append({"round": notebook.best, "moment": moment, "epoch": 0} | row)
             cases += of_cases
             intervals[str(row["site"])] = of_scores
-    same = write_models(folder.path, settings, play.task, play.shape, notebook.best, chosen)
+    same = sites.leave_models(notebook.best, chosen)
     folder.write_table("test_cases.csv", cases)
     # Not noted in the notebook: if results.json is not reached, a resumed run cuts this off again.
     folder.append("scores.csv", tested)
     facts = {
+        "data": facts["data"],
+        "protocol": facts["protocol"],
         "score": play.task.score,
         "metrics": list(play.task.metrics),
         "task": play.task.kind,
-        "holdout": play.holdout.name if play.holdout else None,
+        "holdout": facts["holdout"],
         "intervals": intervals,
         "one_global_model": same,
         "chosen_round": notebook.best,
         "chosen_from": settings.method.schedule.first_choice,
         "validation": notebook.best_score,
         "images_with_gradient": notebook.gradients,
-        "data_fingerprint": federation.fingerprint,
-        "data_notes": list(federation.notes),
+        "data_fingerprint": facts["data_fingerprint"],
+        "data_notes": facts["data_notes"],
         "versions": {name: version(name) for name in ("counterpoint", "torch", "numpy", "monai")}
         | {"python": platform.python_version()},
-        "device": str(choose_device(settings.machine.device)),
+        "device": facts["device"],
     }
-    folder.write_results(summarise(folder.path, settings, federation, facts))
+    folder.write_results(summarise(folder.path, settings, len(play.names), facts))
     return Result(folder.path)
 
 

@@ -11,7 +11,6 @@ from urllib.parse import quote
 import pandas as pd
 import torch
 
-from counterpoint.data.site import Federation
 from counterpoint.errors import StateError
 from counterpoint.files import read_tensors, write_tensors
 from counterpoint.payload import Payload
@@ -199,7 +198,7 @@ def retrogress(scores: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
 
 
 def summarise(
-    path: Path, settings: Settings, federation: Federation, facts: Mapping[str, object]
+    path: Path, settings: Settings, sites: int, facts: Mapping[str, object]
 ) -> dict[str, object]:
     """The content of ``results.json``, from what the run has logged."""
     scores, payloads = read_log(path / "scores.csv"), read_log(path / "payloads.csv")
@@ -208,13 +207,12 @@ def summarise(
     own = test.drop(index=[facts["holdout"]] if facts["holdout"] else [])
     drops = retrogress(scores, score)
     per_site = payloads.groupby(["round", "site", "direction"])["bytes"].sum()
-    sites = len(federation.sites)
     rounds = settings.method.schedule.rounds
     return {
         "method": settings.method.name,
         "statistics": settings.method.statistics,
-        "data": federation.name,
-        "protocol": federation.protocol,
+        "data": facts["data"],
+        "protocol": facts["protocol"],
         "test": {site: _plain(row) for site, row in test.iterrows()},
         "mean": _plain(own.mean()),
         "worst_site": str(own[score].idxmin()) if own[score].notna().any() else str(own.index[0]),

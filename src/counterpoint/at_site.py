@@ -1,0 +1,65 @@
+"""A site's side of a round, whoever carries the messages: from an order to an answer.
+
+The site's state and its candidate models are written to a folder of the site; only the rows, the
+weight and the payload of the visit, and the names and checksums of those files, are handed on.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from counterpoint.client import Client, ClientData, Visit
+from counterpoint.crew import Report
+from counterpoint.folder import Kept, keep
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the server asks of a site in a round; with the tensors of the mean, all that it says."""
+
+    site: str
+    number: int
+    """The site's place in the order of the sites; its files are named by it."""
+    round: int
+    state: Kept | None
+    """What the site's last visit left."""
+    mean: Kept | None
+    keep_candidate: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """An order with what it needs of the site: its data, and the folder of its files."""
+
+    order: Order
+    data: ClientData
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What leaves the site, and where its own disk has what stays."""
+
+    visit: Visit
+    state: Kept
+    candidate: Kept | None
+
+
+def work(client: Client, job: Job, report: Report) -> Answer:
+    """Do one site's round: take its state up, visit, put the state down on the site's disk."""
+    order, folder = job.order, job.folder
+    state, mean = (kept.read(folder) if kept else None for kept in (order.state, order.mean))
+    for event in client.visit(job.data, state, mean, order.round):
+        if isinstance(event, Visit):
+            visit = event
+        else:
+            report(event)
+    name = f"site-{order.number:04d}-{order.round:05d}"
+    answer = Answer(
+        visit,
+        state=keep(folder, f"{name}-state", visit.state),
+        candidate=keep(folder, f"{name}-candidate", visit.candidate)
+        if order.keep_candidate
+        else None,
+    )
+    visit.state, visit.candidate = {}, {}  # they are on the disk, and stay at the site
+    return answer

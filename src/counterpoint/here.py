@@ -1,0 +1,46 @@
+"""All sites on this machine: their data are at hand, and their files lie in the run's folder."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from counterpoint.at_site import Answer, Job, Order, work
+from counterpoint.client import ClientData
+from counterpoint.crew import Crew
+from counterpoint.exam import Exam, Tested, score_test
+from counterpoint.folder import Kept, RunFolder
+from counterpoint.results import write_models
+from counterpoint.settings import Settings
+from counterpoint.tasks import Task
+
+
+@dataclass(frozen=True)
+class Here:
+    """Sites whose orders are worked by a crew of this machine."""
+
+    folder: RunFolder
+    settings: Settings
+    task: Task
+    shape: tuple[int, ...]
+    clients: Mapping[str, ClientData]
+    holdout: ClientData | None
+    crew: Crew[Any]
+
+    def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
+        """Have the sites work a round."""
+        place = self.folder.state
+        return self.crew(work, [Job(order, self.clients[order.site], place) for order in orders])
+
+    def test(self, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
+        """Score each site's test images with its model, a site held out with all of them."""
+        files = {site: self.folder.state / kept.file for site, kept in chosen.items()}
+        seed = self.settings.seed
+        exams = [Exam(self.clients[site], (file,), seed) for site, file in files.items()]
+        if self.holdout:
+            exams.append(Exam(self.holdout, tuple(files.values()), seed, elsewhere=True))
+        return self.crew(score_test, exams)
+
+    def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
+        """Write the chosen models into the run's folder; tell whether they are all one."""
+        files = {site: self.folder.state / kept.file for site, kept in chosen.items()}
+        return write_models(self.folder.path, self.settings, self.task, self.shape, round, files)
