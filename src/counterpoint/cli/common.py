@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -35,7 +35,9 @@ OUTPUT = "Output"
 SHARED: dict[str, Any] = {
     "quiet": Annotated[
         bool,
-        typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--quiet", "-q", help="No progress and no notes; warnings only.", rich_help_panel=OUTPUT
+        ),
     ],
     "json": Annotated[
         bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)
@@ -109,15 +111,16 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def shown_live(folder: Path) -> "Iterator[Report]":
-    """Show a run as it goes, and tell after Ctrl-C that ``folder`` can be gone on with."""
+def shown_live(folder: Path, logs: Iterable[str] = ()) -> "Iterator[Report]":
+    """Show and log a run as it goes, and tell after Ctrl-C that ``folder`` can be gone on with."""
     from counterpoint.report.live import live_display
+    from counterpoint.report.logs import logged
 
     state["folder"] = folder
-    if state["quiet"]:
-        yield lambda event: None
-        return
-    with live_display(err) as report:
+    with (
+        live_display(err, quiet=state["quiet"]) as shown,
+        logged(folder, *logs, report=shown) as report,
+    ):
         yield report
 
 

@@ -9,6 +9,7 @@ from counterpoint.cli.common import (
     DATA,
     MACHINE,
     METHOD,
+    OUTPUT,
     TRAINING,
     command,
     fail,
@@ -60,6 +61,15 @@ SETTING_OF = {
     "workers": "machine.workers",
     "threads": "machine.threads",
 }
+
+LOG = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        help="Log to tensorboard or mlflow too; may be repeated. scores.csv is always written.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 @command
@@ -229,6 +239,7 @@ def run(
     threads: Annotated[
         int | None, typer.Option(help="Threads of one worker.", rich_help_panel=MACHINE)
     ] = None,
+    log: LOG = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting: NAME=VALUE; may be repeated."),
@@ -270,7 +281,7 @@ def run(
     short = Path(data).stem if Path(data).exists() else data
     name = Path(method.partition(":")[0]).stem
     folder = to or Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
-    with shown_live(folder) as report:
+    with shown_live(folder, log or ()) as report:
         result = counterpoint.run(method, data, out=folder, report=report, settings=options)
     _show(result)
 
@@ -281,11 +292,12 @@ def resume(
     workers: Annotated[
         int | None, typer.Option(help="Sites that train side by side, if other than before.")
     ] = None,
+    log: LOG = None,
 ) -> None:
     """Go on with a run that was stopped. The end is that of a run never stopped, bit for bit."""
     import counterpoint
 
-    with shown_live(folder) as report:
+    with shown_live(folder, log or ()) as report:
         result = counterpoint.resume(folder, workers=workers, report=report)
     _show(result)
 

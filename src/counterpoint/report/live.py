@@ -124,8 +124,14 @@ def say(console: Console, event: Event) -> None:
 
 
 @contextmanager
-def live_display(console: Console) -> Iterator[Report]:
-    """Show a run as it goes; only warnings and notes where the console is not a terminal."""
+def live_display(console: Console, quiet: bool = False) -> Iterator[Report]:
+    """Show a run as it goes; only warnings and notes where the console is not a terminal.
+
+    With ``quiet`` only warnings.
+    """
+    if quiet:
+        yield lambda event: say(console, event) if "warning" in event else None
+        return
     if not console.is_terminal:
         yield partial(say, console)
         return
