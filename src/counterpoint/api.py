@@ -8,7 +8,7 @@ from typing import Any
 
 import counterpoint.data as readers
 from counterpoint.client import new_predictor
-from counterpoint.crew import Event, Report, choose_device, share_cores
+from counterpoint.crew import Event, Report, choose_device, share_cores, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate, input_shape
@@ -71,7 +71,7 @@ def run(
     RunFolder.check_free(Path(out))
     device = choose_device(chosen.machine.device)
     if not isinstance(data, Federation):
-        federation = read_data(chosen)
+        federation = read_data(chosen, report)
     elif chosen.data == Data(name=name, task=data.task, skip_bad=chosen.data.skip_bad):
         federation = data
     else:
@@ -121,7 +121,7 @@ def resume(
         return _leave(Result(folder.path))
     if workers is not None:
         chosen = _with_machine(chosen, workers, chosen.machine.threads or 1)
-    federation, sites = _decode(chosen, data or read_data(chosen), report)
+    federation, sites = _decode(chosen, data or read_data(chosen, report), report)
     if folder.facts().get("fingerprint") != federation.fingerprint:
         raise StateError(
             f"the data are not those that {folder.path} was started on (images, labels or splits "
@@ -137,7 +137,7 @@ def task_of(settings: Settings, federation: Federation) -> Task:
     return make_task(federation.task, federation.classes, schedule.loss, schedule.balance)
 
 
-def read_data(settings: Settings) -> Federation:
+def read_data(settings: Settings, report: Report = ignore) -> Federation:
     """Load the data that the settings name."""
     data = settings.data
     return readers.load(
@@ -154,6 +154,7 @@ def read_data(settings: Settings) -> Federation:
         neighbours=data.neighbours,
         window=data.window,
         skip_bad=data.skip_bad,
+        progress=told(report, "checked"),
     )
 
 
@@ -165,7 +166,7 @@ def _decode(
         federation,
         settings.method.schedule.image_size,
         skip_bad=settings.data.skip_bad,
-        progress=lambda done, total: report({"decoded": done, "of": total}),
+        progress=told(report, "decoded"),
     )
     for note in federation.notes:
         report({"note": note})

@@ -35,6 +35,15 @@ Crew = Callable[[Callable[[Client, Any, Report], Done], Iterable[Any]], Iterator
 """crew(work, jobs) gives work(client, job, report) for every job, in order."""
 
 
+def told(report: Report, what: str) -> Callable[[int, int], None]:
+    """A progress function (done, in all) that tells a report of ``what``: "decoded" for example.
+
+    >>> told(print, "decoded")(3, 10)
+    {'decoded': 3, 'of': 10}
+    """
+    return lambda done, total: report({what: done, "of": total})
+
+
 def choose_device(name: str) -> torch.device:
     """The device by its name; ``auto`` is a GPU where there is one, else the CPU.
 

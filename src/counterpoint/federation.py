@@ -12,7 +12,7 @@ import numpy as np
 
 from counterpoint.at_site import Answer, Order
 from counterpoint.client import ClientData, Row, derive_seed, first_weights
-from counterpoint.crew import Report, choose_device, gather
+from counterpoint.crew import Report, choose_device, gather, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import PayloadError
 from counterpoint.exam import Tested
@@ -225,7 +225,10 @@ def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
     chosen = {name: notebook.candidates[name] for name in names}
     moment = "finetuned" if settings.method.schedule.finetune_epochs else "merged"
     tested, cases, intervals = [], [], {}
-    for done in sites.test(chosen):
+    progress = told(play.report, "tested")
+    progress(0, len(chosen))
+    for number, done in enumerate(sites.test(chosen), start=1):
+        progress(min(number, len(chosen)), len(chosen))  # a site held out comes on top
         for row, of_cases, of_scores in done:
             tested.append({"round": notebook.best, "moment": moment, "epoch": 0} | row)
             cases += of_cases

@@ -43,6 +43,8 @@ class Result:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
+            if not (self.path / "settings.yaml").is_file():
+                raise StateError(f"{self.path} is not the folder of a run") from error
             raise StateError(
                 f"{self.path} has no results yet; go on with `counterpoint resume {self.path}`"
             ) from error

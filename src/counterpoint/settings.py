@@ -183,7 +183,7 @@ def _choose(name: str, present: Any, flat: dict[str, Any]) -> Any:
     if kind == present.kind:
         return present
     kinds = CHOICES[name]
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         hint = nearest(str(kind), list(kinds))
         raise SettingsError(f"unknown {name} '{kind}'{hint}; known are {', '.join(kinds)}")
     return kinds[kind]()
