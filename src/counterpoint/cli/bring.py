@@ -7,11 +7,17 @@ import typer
 from rich.markup import escape
 
 from counterpoint.cli.common import command, err, fail, give, note, say, state, words
+from counterpoint.cli.complete import completes
 
 
 @command
 def fetch(
-    name: Annotated[str | None, typer.Argument(help="Data set; left out, all are listed.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Data set; left out, all are listed.", autocompletion=completes("download")
+        ),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder to put it in; made if need be.")] = None,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="You have read its licence and keep to it.")
@@ -45,7 +51,12 @@ def fetch(
 @command
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="Checkpoint that a released script has saved.")],
-    source: Annotated[str, typer.Option("--from", help="Whose script: prrfl, harmofl.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Whose script: prrfl, harmofl.", autocompletion=completes("source")
+        ),
+    ],
     to: Annotated[Path, typer.Option("--out", help="File to write, e.g. model.safetensors.")],
     classes: Annotated[
         str | None,

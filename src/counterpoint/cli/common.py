@@ -15,9 +15,16 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from counterpoint.crew import Report
 
+EPILOG = (
+    "Exit codes: 0 done; 1 it failed, and what was saved can be gone on with; 2 wrong words, "
+    "settings or data; 130 interrupted by Ctrl-C; 143 ended by SIGTERM.\n\n"
+    "Names and options complete in your shell after: counterpoint --install-completion"
+)
+
 app = typer.Typer(
     name="counterpoint",
     help="Federated learning on medical images from hospitals that do not look alike.",
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -76,6 +83,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             kept = f": complete rounds are kept, go on with `counterpoint resume {folder}`"
             err.print(f"\nstopped{kept if folder else ''}", highlight=False, markup=False)
             raise typer.Exit(130) from None
+        except Exception as error:
+            if state["debug"] or isinstance(error, typer.Exit | typer.Abort):
+                raise
+            what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            fail(
+                f"{what}. This is a bug of Counterpoint's: run it again with --debug, and report "
+                "what that shows",
+                1,
+            )
 
     parameters = [*signature.parameters.values(), *shared]
     in_words.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -6,14 +6,23 @@ from typing import Annotated
 
 import typer
 
-from counterpoint.cli.common import command, give, say, words
+from counterpoint.cli.common import command, err, give, say, state, words
+from counterpoint.cli.complete import completes
 
 
 @command
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show one method and its defaults.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Show one method and its defaults.", autocompletion=completes("method")
+        ),
+    ] = None,
     task: Annotated[
-        str, typer.Option(help="Defaults for classification or segmentation.")
+        str,
+        typer.Option(
+            help="Defaults for classification or segmentation.", autocompletion=completes("task")
+        ),
     ] = "classification",
 ) -> None:
     """List the methods and what they are composed of, or one method's settings."""
@@ -44,23 +53,41 @@ def datasets() -> None:
 
 @command
 def inspect(
-    data: Annotated[str, typer.Argument(help="retina, phantom, ... or your own table or folder")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="retina, phantom, ... or your own table or folder",
+            autocompletion=completes("data"),
+        ),
+    ],
     root: Annotated[Path | None, typer.Option(help="Folder of the named data set.")] = None,
-    task: Annotated[str | None, typer.Option(help="classification or segmentation.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="grouped, published, given.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="classification or segmentation.", autocompletion=completes("task")),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="grouped, published, given.", autocompletion=completes("protocol")),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="The only labels, in order, comma-separated.")
     ] = None,
     volumes: Annotated[
-        str | None, typer.Option(help="NIfTI and DICOM volumes as slices, patches or whole.")
+        str | None,
+        typer.Option(
+            help="NIfTI and DICOM volumes as slices, patches or whole.",
+            autocompletion=completes("volumes"),
+        ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave missing files out.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of a split that is made.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of a split that is made.", min=0)] = 1,
 ) -> None:
     """Show sites, classes, sizes, splits, leakage and mean colour of data."""
+    from counterpoint.crew import told
     from counterpoint.data import inspect as look
     from counterpoint.data import load
     from counterpoint.errors import LeakageError
+    from counterpoint.report.live import live_display
     from counterpoint.report.table import frame_table
 
     read = functools.partial(
@@ -73,11 +100,12 @@ def inspect(
         seed=seed,
         skip_bad=skip_bad,
     )
-    try:
-        federation = read(protocol=protocol)
-    except LeakageError:  # to be looked at, not to be trained on
-        federation = read(protocol="given")
-    frame = look(federation)
+    with live_display(err, quiet=state["quiet"]) as report:
+        try:
+            federation = read(protocol=protocol, progress=told(report, "checked"))
+        except LeakageError:  # to be looked at, not to be trained on
+            federation = read(protocol="given")
+        frame = look(federation, progress=told(report, "inspected"))
     table = frame_table(frame, f"{federation.name}, protocol {federation.protocol}")
     give(table, {"sites": frame.to_dict("index"), "notes": list(federation.notes)})
     for sentence in federation.notes:

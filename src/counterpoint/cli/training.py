@@ -19,6 +19,7 @@ from counterpoint.cli.common import (
     shown_live,
     words,
 )
+from counterpoint.cli.complete import completes
 
 if TYPE_CHECKING:
     from counterpoint.results import Result
@@ -68,14 +69,26 @@ LOG = Annotated[
         "--log",
         help="Log to tensorboard or mlflow too; may be repeated. scores.csv is always written.",
         rich_help_panel=OUTPUT,
+        autocompletion=completes("log"),
     ),
 ]
 
 
 @command
 def run(
-    method: Annotated[str, typer.Argument(help="prrfl, harmofl, ... or my_method.py:METHOD")],
-    data: Annotated[str, typer.Argument(help="retina, phantom, ... or your own table or folder")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="prrfl, harmofl, ... or my_method.py:METHOD", autocompletion=completes("method")
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="retina, phantom, ... or your own table or folder",
+            autocompletion=completes("data"),
+        ),
+    ],
     root: Annotated[
         Path | None, typer.Option(help="Folder of the named data set.", rich_help_panel=DATA)
     ] = None,
@@ -88,11 +101,19 @@ def run(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="classification or segmentation.", rich_help_panel=DATA),
+        typer.Option(
+            help="classification or segmentation.",
+            rich_help_panel=DATA,
+            autocompletion=completes("task"),
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="How to split: grouped, published, given.", rich_help_panel=DATA),
+        typer.Option(
+            help="How to split: grouped, published, given.",
+            rich_help_panel=DATA,
+            autocompletion=completes("protocol"),
+        ),
     ] = None,
     sites: Annotated[
         str | None, typer.Option(help="Only these, comma-separated.", rich_help_panel=DATA)
@@ -110,6 +131,7 @@ def run(
         typer.Option(
             help="NIfTI and DICOM volumes as slices (2-D), patches or whole (3-D).",
             rich_help_panel=DATA,
+            autocompletion=completes("volumes"),
         ),
     ] = None,
     neighbours: Annotated[
@@ -124,7 +146,11 @@ def run(
     ] = None,
     train_limit: Annotated[
         str | None,
-        typer.Option(help="Training images a site: a number or 'smallest'.", rich_help_panel=DATA),
+        typer.Option(
+            help="Training images a site: a number or 'smallest'.",
+            rich_help_panel=DATA,
+            autocompletion=completes("train_limit"),
+        ),
     ] = None,
     skip_bad: Annotated[
         bool | None,
@@ -152,6 +178,7 @@ def run(
             help="slim-vgg16, densenet121, unet or an import path, e.g. "
             "monai.networks.nets:DenseNet121.",
             rich_help_panel=TRAINING,
+            autocompletion=completes("model"),
         ),
     ] = None,
     model_options: Annotated[
@@ -159,17 +186,26 @@ def run(
         typer.Option(help="Its keyword arguments: '{key: value}'.", rich_help_panel=TRAINING),
     ] = None,
     augmentation: Annotated[
-        str | None, typer.Option(help="prrfl, flips, none.", rich_help_panel=TRAINING)
+        str | None,
+        typer.Option(
+            help="prrfl, flips, none.",
+            rich_help_panel=TRAINING,
+            autocompletion=completes("augmentation"),
+        ),
     ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
             help="cross-entropy, balanced; for segmentation joint, dice-ce, dice-focal.",
             rich_help_panel=TRAINING,
+            autocompletion=completes("loss"),
         ),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="sgd, adam.", rich_help_panel=TRAINING)
+        str | None,
+        typer.Option(
+            help="sgd, adam.", rich_help_panel=TRAINING, autocompletion=completes("optimizer")
+        ),
     ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)
@@ -181,7 +217,12 @@ def run(
         float | None, typer.Option(help="L2 penalty.", rich_help_panel=TRAINING)
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="float32, bfloat16.", rich_help_panel=TRAINING)
+        str | None,
+        typer.Option(
+            help="float32, bfloat16.",
+            rich_help_panel=TRAINING,
+            autocompletion=completes("precision"),
+        ),
     ] = None,
     participation: Annotated[
         float | None,
@@ -197,6 +238,7 @@ def run(
             help="Local update: plain, proximal, contrastive, control-variates, alternating, "
             "ditto, deputy, prototype-deputy.",
             rich_help_panel=METHOD,
+            autocompletion=completes("local"),
         ),
     ] = None,
     aggregation: Annotated[
@@ -204,6 +246,7 @@ def run(
         typer.Option(
             help="all, except-normalisation, backbone, head, pfa, normalised, none.",
             rich_help_panel=METHOD,
+            autocompletion=completes("aggregation"),
         ),
     ] = None,
     server: Annotated[
@@ -211,10 +254,14 @@ def run(
         typer.Option(
             help="mean, momentum, adam, yogi, adagrad, normalised, control.",
             rich_help_panel=METHOD,
+            autocompletion=completes("server"),
         ),
     ] = None,
     harmonise: Annotated[
-        str | None, typer.Option(help="none, amplitude.", rich_help_panel=METHOD)
+        str | None,
+        typer.Option(
+            help="none, amplitude.", rich_help_panel=METHOD, autocompletion=completes("harmonise")
+        ),
     ] = None,
     perturbation: Annotated[
         float | None,
@@ -223,14 +270,21 @@ def run(
     statistics: Annotated[
         str | None,
         typer.Option(
-            help="Batch norm's: averaged, local, recalibrated, batch.", rich_help_panel=METHOD
+            help="Batch norm's: averaged, local, recalibrated, batch.",
+            rich_help_panel=METHOD,
+            autocompletion=completes("statistics"),
         ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of everything that is drawn.", rich_help_panel=TRAINING)
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=MACHINE)
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:1.",
+            rich_help_panel=MACHINE,
+            autocompletion=completes("device"),
+        ),
     ] = None,
     workers: Annotated[
         int | None,

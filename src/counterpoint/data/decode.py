@@ -25,14 +25,13 @@ from counterpoint.data.bad import (
     target_keys,
     without,
 )
-from counterpoint.data.files import cache_folder, unwritable
+from counterpoint.data.files import Progress, cache_folder, unwritable
 from counterpoint.data.masks import read_masks
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.data.volumes import is_deep, is_large, read_images
 from counterpoint.errors import DataError, SettingsError
 
-Progress = Callable[[int, int], None]
 Images = npt.NDArray[Any]
 
 _AT_ONCE = 256  # images on the way at a time: bounds memory, and how long stopping takes

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +12,9 @@ from pathlib import Path
 import platformdirs
 
 from counterpoint.errors import DataError
+
+Progress = Callable[[int, int], None]
+"""Is told how much is done, and of how much."""
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
@@ -69,11 +72,13 @@ def sha256(path: str) -> str:
         raise DataError(f"the file {path} can't be read ({error.strerror or error})") from error
 
 
-def content_hashes(paths: Iterable[str], cache: Path) -> dict[str, str]:
+def content_hashes(
+    paths: Iterable[str], cache: Path, progress: Progress = lambda done, total: None
+) -> dict[str, str]:
     """Return the SHA-256 (hex) of every file, by path.
 
     An index in ``cache`` remembers path, size and time of change, so that only new or changed
-    files are read. A broken index is made anew.
+    files are read; ``progress`` is told of those. A broken index is made anew.
     """
     file = cache / "content.json"
     index = _read_index(file)
@@ -81,8 +86,10 @@ def content_hashes(paths: Iterable[str], cache: Path) -> dict[str, str]:
     unknown = [path for path, stamp in stamps.items() if index.get(path, [])[:2] != stamp]
     if unknown:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for path, digest in zip(unknown, pool.map(sha256, unknown), strict=True):
+            found = zip(unknown, pool.map(sha256, unknown), strict=True)
+            for done, (path, digest) in enumerate(found, start=1):
                 index[path] = [*stamps[path], digest]
+                progress(done, len(unknown))
         with written_whole(file) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
     return {path: str(index[path][2]) for path in stamps}

@@ -1,14 +1,16 @@
 """The numbers that `counterpoint inspect` shows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from counterpoint.data.files import Progress
 from counterpoint.data.masks import read_mask
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.site import IGNORED, PARTS, Federation, Form, Site
@@ -19,7 +21,7 @@ _SAMPLE = 64
 _LARGE_SAMPLE = 8  # of files with many slices, which take long to read
 
 
-def inspect(federation: Federation) -> pd.DataFrame:
+def inspect(federation: Federation, progress: Progress = lambda done, total: None) -> pd.DataFrame:
     """Return one row a site, under the site's name; the site held out is the last.
 
     Columns: ``images`` (rows of its table; a volume counts once); the parts ``train``,
@@ -28,15 +30,21 @@ def inspect(federation: Federation) -> pd.DataFrame:
     count; ``groups``; ``smallest`` and ``largest`` image by area or volume (text, width x height,
     x slices); and the mean colour ``red``, ``green``, ``blue`` (0 to 255). Shares and colours are
     those of at most 64 images (8 volumes; of their middle slices the colour) spread over the
-    site's table. Raises DataError that names a file which can't be read.
+    site's table. ``progress`` is called with (files looked at, files in all), from any thread.
+    Raises DataError that names a file which can't be read.
     """
+    done, total = count(1), sum(site.table["image"].nunique() for site in federation.everyone)
+
+    def step() -> None:
+        progress(next(done), total)
+
     with ThreadPoolExecutor() as pool:
-        rows = list(pool.map(lambda site: _row(site, federation), federation.everyone))
+        rows = list(pool.map(lambda site: _row(site, federation, step), federation.everyone))
     names = [site.name for site in federation.everyone]
     return pd.DataFrame(rows, index=pd.Index(names, name="site"))
 
 
-def _row(site: Site, federation: Federation) -> dict[str, object]:
+def _row(site: Site, federation: Federation, step: Callable[[], None]) -> dict[str, object]:
     table, classes = site.table, federation.classes
     row: dict[str, object] = {"images": len(table)}
     row |= {part: int((table["split"] == part).sum()) for part in PARTS}
@@ -47,7 +55,9 @@ def _row(site: Site, federation: Federation) -> dict[str, object]:
     else:
         row |= {f"class {c}": int((table["label"] == i).sum()) for i, c in enumerate(classes)}
     row["groups"] = int(table["group"].nunique())
-    sizes = sorted({_size(site, file) for _, file in table.drop_duplicates("image").iterrows()})
+    sizes = sorted(
+        {_size(site, file, step) for _, file in table.drop_duplicates("image").iterrows()}
+    )
     row["smallest"], row["largest"] = (
         "x".join(map(str, size)) for _, *size in (sizes[0], sizes[-1])
     )
@@ -75,10 +85,11 @@ def _named(site: Site, row: pd.Series) -> Iterator[None]:
         ) from error
 
 
-def _size(site: Site, row: pd.Series) -> tuple[int, ...]:
+def _size(site: Site, row: pd.Series, step: Callable[[], None]) -> tuple[int, ...]:
     """Return an image's area or volume, its width and height, and its slices if it has many."""
     with _named(site, row):
         slices, height, width = geometry_of(row["image"]).shape
+    step()
     size = (width, height) if slices == 1 else (width, height, slices)
     return prod(size), *size
 

@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from counterpoint.data.dataset import Request
-from counterpoint.data.files import cache_folder
+from counterpoint.data.files import Progress, cache_folder
 from counterpoint.data.own import own_task, read_own
 from counterpoint.data.prepare import (
     check_leakage,
@@ -87,6 +87,7 @@ def load(
     window: Sequence[float] | None = None,
     skip_bad: bool = False,
     cache: str | os.PathLike[str] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Federation:
     """Return the federation of a named data set ("dermoscopy", "phantom") or of a CSV or folder.
 
@@ -100,6 +101,7 @@ def load(
     or "segmentation", see `task_of`. ``volumes``, ``neighbours`` and ``window`` say how files with
     many slices are used, see `Form`; left open, as the data set has it. ``skip_bad`` leaves out
     missing files. ``cache`` is the folder for the phantom and the index of file contents.
+    ``progress`` is called with (files read, files to read) while contents are compared.
 
     Raises SettingsError for an unknown name or option and DataError for data that can't be used:
     missing files, bad tables, sites that are too small, or a split that puts images of one
@@ -118,7 +120,7 @@ def load(
     for name in ("mask", "fov"):
         if name in frame:
             frame[name] = frame[name].fillna("")  # of sites without any
-    frame = with_contents(frame, folder, reading.task)
+    frame = with_contents(frame, folder, reading.task, progress)
     if used == "grouped":
         frame = new_split(frame, seed, notes)
     frame = frame[frame["site"].isin(kept)]

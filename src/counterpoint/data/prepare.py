@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from counterpoint.data.files import content_hashes
+from counterpoint.data.files import Progress, content_hashes
 from counterpoint.data.leakage import find_leaks, repeated_files, shared_across_sites
 from counterpoint.data.site import PARTS
 from counterpoint.data.split import grouped_split, limit_rows, merge_groups
@@ -51,14 +51,14 @@ def existing_rows(
     return result
 
 
-def with_contents(frame: pd.DataFrame, cache: Path, task: str) -> pd.DataFrame:
+def with_contents(frame: pd.DataFrame, cache: Path, task: str, progress: Progress) -> pd.DataFrame:
     """Return the rows with the SHA-256 (hex) of each image and, for segmentation, of its target.
 
     Slices of one file differ in their frame, and so do their contents.
     """
     columns = ["image", *(c for c in ("mask", "fov") if task == "segmentation" and c in frame)]
     paths = {path for column in columns for path in frame[column] if path}
-    known = {"": "", **content_hashes(sorted(paths), cache)}
+    known = {"": "", **content_hashes(sorted(paths), cache, progress)}
     content = frame["image"].map(known)
     if "frame" in frame:
         frame = frame.assign(frame=frame["frame"].fillna(-1).astype("int64"))

@@ -21,12 +21,21 @@ from rich.text import Text
 from counterpoint.crew import Event, Report
 from counterpoint.report.words import heading, number
 
+DOING = {
+    "checked": "comparing files",
+    "inspected": "looking at images",
+    "decoded": "decoding images",
+    "tested": "scoring test images",
+}
+"""Work besides the rounds, by the event that tells how much of it is done."""
+
 
 class Display:
     """Takes a run's events and draws where every site stands."""
 
     def __init__(self) -> None:
         self.rounds = self.epochs = 0
+        self.doing = ""
         self.predicts, self.score = "", ""
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -42,11 +51,8 @@ class Display:
     def take(self, event: Event) -> None:
         """Take an event in; called from any thread."""
         with self.lock:
-            if "decoded" in event:
-                done, total = (int(str(event[name])) for name in ("decoded", "of"))
-                self.progress.update(
-                    self.bar, description="decoding images", total=total, completed=done
-                )
+            if doing := next((name for name in DOING if name in event), ""):
+                self._at(DOING[doing], *(int(str(event[name])) for name in (doing, "of")))
             elif "from" in event:
                 start, self.rounds, self.epochs, sites = (
                     int(str(event[name])) for name in ("from", "rounds", "epochs", "sites")
@@ -64,6 +70,12 @@ class Display:
                     self.progress.advance(self.bar)
                 at = min(int(str(event["round"])) + (event["moment"] != "epoch"), self.rounds)
                 self.progress.update(self.bar, description=f"round {at} of {self.rounds}")
+
+    def _at(self, doing: str, done: int, total: int) -> None:
+        if doing != self.doing:  # time left is that of this work, not of the one before
+            self.doing = doing
+            self.progress.reset(self.bar, total=total)
+        self.progress.update(self.bar, description=doing, total=total, completed=done)
 
     def __rich__(self) -> Group:
         table = Table(box=None, pad_edge=False)

@@ -1,0 +1,217 @@
+"""What all commands have in common: completion, --quiet, --json, progress, and errors in words."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from counterpoint import cli
+from counterpoint.cli import common
+from counterpoint.cli.complete import WORDS, names
+from counterpoint.crew import told
+from counterpoint.data import datasets
+from counterpoint.data.downloads import DOWNLOADS
+from counterpoint.methods import Schedule, methods
+from counterpoint.models import MODELS
+from counterpoint.report.live import Display
+from counterpoint.report.logs import LOGS
+from counterpoint.settings import CHOICES, Data
+from counterpoint.statistics import Statistics
+from counterpoint.tasks import Loss
+
+
+def call(words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command, in this process."""
+    done = CliRunner().invoke(cli.app, shlex.split(words))
+    return done.exit_code, done.stdout, done.stderr
+
+
+def literal(model: type, field: str) -> tuple[str, ...]:
+    """Words that a setting may have."""
+    kind = model.__dataclass_fields__[field].type  # type: ignore[attr-defined]
+    return tuple(w for one in (kind, *get_args(kind)) for w in get_args(one) if isinstance(w, str))
+
+
+def test_completion_knows_what_there_is() -> None:
+    assert names("method") == sorted(methods())
+    assert names("data") == sorted(datasets())
+    assert names("download") == sorted(DOWNLOADS)
+    for part, kinds in CHOICES.items():
+        assert names(part) == sorted(kinds)
+    for name in ("augmentation", "optimizer", "precision"):
+        assert WORDS[name] == literal(Schedule, name)
+    assert WORDS["loss"] == get_args(Loss)
+    assert WORDS["statistics"] == get_args(Statistics)
+    assert WORDS["task"] == literal(Data, "task")
+    assert set(WORDS["volumes"]) == set(literal(Data, "volumes"))
+    assert set(WORDS["model"]) == set(MODELS)
+    assert WORDS["log"] == tuple(LOGS)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("counterpoint run pr", ["prrfl", "prrfl-journal"]),
+        ("counterpoint run prrfl ph", ["phantom"]),
+        ("counterpoint run prrfl phantom --aggregation p", ["pfa"]),
+        ("counterpoint run prrfl phantom --log ", ["tensorboard", "mlflow"]),
+        ("counterpoint inspect phantom --volumes w", ["whole"]),
+        ("counterpoint fetch st", ["stare"]),
+    ],
+)
+def test_shells_are_given_the_values(line: str, expected: list[str]) -> None:
+    """In the protocol that the scripts of bash, zsh and fish speak; and without importing torch."""
+    script = "import sys; from counterpoint.cli import app\n"
+    script += "try: app(prog_name='counterpoint')\n"
+    script += "finally: print('torch' in sys.modules, file=sys.stderr)"
+    typed = line.split(" ")
+    asked = {"bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(typed) - 1)}}
+    asked["fish"] = {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    asked["zsh"] = {"_TYPER_COMPLETE_ARGS": line}
+    shell = ("bash", "zsh", "fish")[len(expected[0]) % 3]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | asked[shell] | {"_COUNTERPOINT_COMPLETE": f"complete_{shell}"},
+        capture_output=True,
+        text=True,
+    )
+    for word in expected:
+        assert word in done.stdout, (shell, done.stderr)
+    assert "prototype" not in done.stdout
+    assert done.stderr.strip() == "False"
+
+
+def test_help_tells_the_exit_codes() -> None:
+    code, shown, _ = call("--help")
+    assert code == 0
+    for words in ("0 done", "2 wrong words", "130 interrupted", "--install-completion"):
+        assert words in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["methods", "methods prrfl", "datasets", "inspect phantom", "fetch"],
+)
+def test_json_is_all_that_is_printed(words: str) -> None:
+    code, shown, told = call(f"{words} --json")
+    assert code == 0
+    assert json.loads(shown)
+    assert told == ""
+
+
+def test_quiet_prints_the_result_and_no_notes() -> None:
+    loud, quiet = call("inspect phantom")[1], call("inspect phantom --quiet")[1]
+    assert "note:" in loud
+    assert "note:" not in quiet
+    assert "class irregular" in quiet
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("inspect nowhere", "neither a data set"),
+        ("inspect phantom --root /x", "takes no root"),
+        ("inspect phantom --seed -3", "--seed"),
+        ("methods prrfl --task foo", "classification"),
+        ("fetch nope", "no data set 'nope'"),
+        ("fetch hrf --accept-licence", "--root"),
+        ("import-checkpoint nofile --from foo --out x", "prrfl, harmofl"),
+        ("run prrfl phantom --set 'local=[1]' --out x", "unknown local '[1]'"),
+        ("run prrfl phantom --set '=3' --out x", "unknown setting ''"),
+        ("run prrfl phantom --set 'rounds=[1' --out x", "can't read '[1'"),
+        ("run prrfl phantom --model-options 3 --out x", "model_options"),
+        ("run prrfl phantom --window 1 --out x", "window"),
+        ("run prrfl phantom --lr nan --out x", "schedule.lr"),
+        ("run prrfl phantom --sites ,, --out x", "unknown site ''"),
+        ("run prrfl phantom --log mlfow --out x", "did you mean 'mlflow'"),
+        ("run os:path phantom --out x", "no Method named"),
+        ("run '' phantom --out x", "unknown method"),
+        ("run prrfl phantom --image-size abc --out x", "--image-size"),
+        ("nocommand", "No such command"),
+    ],
+)
+def test_wrong_words_are_errors_in_words(words: str, expected: str, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        code, _, told = call(words)
+    assert code == 2
+    assert expected in told
+    assert "Traceback" not in told
+    assert "bug" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["show", "resume"])
+def test_what_is_no_run_is_said_to_be_none(command: str, tmp_path: Path) -> None:
+    code, _, told = call(f"{command} {tmp_path}")
+    assert code == 1
+    assert "is not the folder of a run" in told
+
+
+def test_a_bug_is_called_one_and_shown_with_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer()
+    monkeypatch.setattr(common, "app", app)
+    shown = Console(stderr=True, width=300)
+    monkeypatch.setattr(common, "err", shown)
+
+    @common.command
+    def divide() -> None:
+        """Divide by zero."""
+        print(1 / 0)
+
+    done = CliRunner().invoke(app, [])
+    assert done.exit_code == 1
+    assert "ZeroDivisionError: division by zero. This is a bug of Counterpoint's" in done.stderr
+    assert "--debug" in done.stderr
+    debugged = CliRunner().invoke(app, ["--debug"])
+    assert isinstance(debugged.exception, ZeroDivisionError)
+
+
+def test_all_that_takes_long_shows_how_far_it_is() -> None:
+    display = Display()
+    shown = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    for what, words in (
+        ("checked", "comparing files"),
+        ("inspected", "looking at images"),
+        ("decoded", "decoding images"),
+        ("tested", "scoring test images"),
+    ):
+        told(display.take, what)(3, 4)
+        shown.print(display)
+        text = shown.export_text()
+        assert words in text
+        assert "75 %" in text
+
+
+def test_files_are_compared_and_looked_at_with_progress(tmp_path: Path) -> None:
+    from counterpoint import inspect, load
+    from counterpoint.data import write_phantom
+
+    write_phantom(tmp_path / "own", size=16, scale=0.2)
+    seen: list[tuple[int, int]] = []
+    federation = load(
+        tmp_path / "own", cache=tmp_path / "cache", progress=lambda *at: seen.append(at)
+    )
+    images = sum(len(site.table) for site in federation.sites)
+    assert seen[-1] == (images, images)
+    seen.clear()
+    inspect(federation, progress=lambda *at: seen.append(at))
+    assert sorted(done for done, _ in seen) == list(range(1, images + 1))
+
+
+def test_completion_is_fast() -> None:
+    """A shell waits for it at every tab."""
+    env = os.environ | {"_COUNTERPOINT_COMPLETE": "complete_bash"}
+    env |= {"COMP_WORDS": "counterpoint run ", "COMP_CWORD": "2"}
+    before = time.process_time() + os.times().children_user
+    subprocess.run([sys.executable, "-m", "counterpoint.cli"], env=env, capture_output=True)
+    assert time.process_time() + os.times().children_user - before < 1
