@@ -375,7 +375,7 @@ def test_test_cases_name_no_file_and_no_patient(trained, eyes):
         assert word not in text
     rows = trained[0].cases
     metrics_ = ["dice", "dice_with_background", "iou", "sensitivity", "specificity", "hd95"]
-    assert list(rows) == ["site", "case", *metrics_]
+    assert list(rows) == ["site", "case", "group", *metrics_]
     assert rows.groupby("site")["case"].apply(list).to_dict() == {"A": [6, 7], "B": [6, 7]}
 
 
@@ -582,7 +582,7 @@ def test_a_run_on_dicom_files(radiographs):
 
 def test_cases_of_classification_by_hand(radiographs):
     rows = radiographs.cases
-    assert list(rows) == ["site", "case", "class", "predicted", "p_ill", "p_well"]
+    assert list(rows) == ["site", "case", "group", "class", "predicted", "p_ill", "p_well"]
     assert (rows["p_ill"] + rows["p_well"]).to_numpy() == pytest.approx(1, abs=2e-6)
     for site, of in rows.groupby("site"):
         scores = radiographs.results["test"][site]

@@ -39,9 +39,12 @@ def score_test(client: Client, job: Exam, report: Report) -> list[Tested]:
         found = list(client.test(job.data, models[0]))
     results: list[Tested] = []
     for (row, scorer), site in zip(found, job.data.sites, strict=True):
-        cases: list[Row] = [{"site": site.name, **of} for of in scorer.by_case()]
-        numbers, statistics = scorer.statistics()
         patient = dict(zip(site.cases.tolist(), site.groups.tolist(), strict=True))
+        cases: list[Row] = [
+            {"site": site.name, "case": of["case"], "group": patient[int(of["case"])], **of}
+            for of in scorer.by_case()
+        ]
+        numbers, statistics = scorer.statistics()
         patients = np.array([patient[number] for number in numbers])
         intervals = {
             name: _plain(

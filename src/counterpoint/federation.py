@@ -249,6 +249,7 @@ def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
         "chosen_round": notebook.best,
         "chosen_from": settings.method.schedule.first_choice,
         "validation": notebook.best_score,
+        "training_images": {data.name: data.images for data in clients},
         "images_with_gradient": notebook.gradients,
         "data_fingerprint": facts["data_fingerprint"],
         "data_notes": facts["data_notes"],

@@ -199,10 +199,16 @@ class _Work:
             self.images.path,
             rows["label"].to_numpy(dtype=np.int64),
             rows["split"].to_numpy(dtype="<U10"),
-            pd.factorize(rows["image"])[0].astype(np.int64),
-            pd.factorize(rows["group"])[0].astype(np.int64),
+            _numbers(rows, "case", "image"),
+            _numbers(rows, "patient", "group"),
             self.targets.path if self.targets else None,
         )
+
+
+def _numbers(rows: pd.DataFrame, column: str, of: str) -> npt.NDArray[np.int64]:
+    """The numbers in ``column``, or where there is none, new ones for the values of ``of``."""
+    numbers = rows[column] if column in rows else pd.factorize(rows[of])[0]
+    return np.asarray(numbers, dtype=np.int64)
 
 
 def _write_arrays(work: list[_Work], progress: Progress | None) -> Bad:

@@ -68,6 +68,8 @@ _COLUMNS = (
     "fov",
     "target",
     "frame",
+    "case",
+    "patient",
 )
 
 
@@ -125,6 +127,9 @@ def load(
         frame = new_split(frame, seed, notes)
     frame = frame[frame["site"].isin(kept)]
     check_leakage(frame, protocol, data in known_sets(), notes)
+    # before any is left out, so that a case has the same number whatever the seed
+    for name, of in (("case", "image"), ("patient", "group")):
+        frame[name] = frame.groupby("site")[of].transform(lambda values: pd.factorize(values)[0])
     frame = limit_training(frame, train_limit, seed, notes)
     columns = [c for c in _COLUMNS if c in frame]
     made = tuple(

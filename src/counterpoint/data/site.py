@@ -87,7 +87,8 @@ class Site:
     in `Federation.classes`), ``split`` ("train", "validation" or "test"), ``group`` (text; an
     image without a known patient or lesion is its own group), ``content`` (SHA-256 of the file,
     hex) and, where they are known, ``mask`` and ``fov`` (absolute paths, or empty texts),
-    ``target`` (SHA-256 over both, hex) and ``frame`` (int).
+    ``target`` (SHA-256 over both, hex) and ``frame`` (int). ``case`` and ``patient`` (int) number
+    the files and groups of the site, whichever of them a split or a limit leaves in.
     """
 
     name: str
