@@ -9,9 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from counterpoint.aggregation import AllWeights, Exchange, Normalised
-from counterpoint.data.batches import Batch
+from counterpoint.data.batches import Batch, in_parts
 from counterpoint.errors import PayloadError
-from counterpoint.local import Alternating, Contrastive, DeputyTransfer, PrototypeDeputy, Training
+from counterpoint.local import (
+    Alternating,
+    Contrastive,
+    DeputyTransfer,
+    Ditto,
+    Plain,
+    PrototypeDeputy,
+    Proximal,
+    Training,
+)
 from counterpoint.local.contrastive import contrast
 from counterpoint.local.prototypes import COUNTS, PRESENT, SUMS, aligned, log_pressure
 from counterpoint.perturbation import Perturbation
@@ -108,6 +117,57 @@ class Product(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         product: Tensor = self.head(self.body(images))
         return product
+
+
+@pytest.mark.parametrize("perturbation", [None, Perturbation(0.3), Perturbation(0.3, True)])
+@pytest.mark.parametrize("kind", [Plain, Proximal, Ditto, DeputyTransfer, Alternating])
+def test_a_batch_in_parts_takes_the_same_steps(kind, perturbation) -> None:
+    """Without batch norm the gradients of the parts add up to the batch's.
+
+    But the perturbation is then each part's own (m-sharpness, Foret et al.): the same only where
+    all parts have the same gradient, as here, where every part holds the same images.
+    """
+    generator = torch.Generator().manual_seed(5)
+    same = torch.randn(4, 3, generator=generator)
+    x = torch.cat([same] * 3) if perturbation else torch.randn(12, 3, generator=generator)
+    y = torch.tensor([0, 1, 1, 0] * 3)
+    way = kind()
+
+    def trained(most: int | None) -> Training:
+        torch.manual_seed(1)
+        models = {role: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)) for role in way.roles}
+        training = Training(
+            models=models,
+            optimizers={r: torch.optim.Adam(m.parameters(), 0.05) for r, m in models.items()},
+            task=Classification(("a", "b")),
+            batches=lambda: batches(),
+            plain_batches=lambda: iter([Batch(x, y, torch.arange(12))]),
+            perturbation=perturbation,
+            epochs=3,
+            start={n: p.detach().clone() for n, p in models[way.shared].named_parameters()},
+        )
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for part in in_parts(12, most):
+                training.share = (part.stop - part.start) / 12
+                training.complete = part.stop == 12
+                yield x[part], y[part]
+
+        for _ in way.train(training):
+            pass
+        return training
+
+    whole, parts = trained(None), trained(4)
+    assert whole.steps == parts.steps
+    assert whole.gradients == parts.gradients
+    for role in way.roles:
+        assert parts.epoch_loss(role) == pytest.approx(
+            whole.epoch_loss(role), rel=1e-5, nan_ok=True
+        )
+        for one, other in zip(
+            whole.models[role].parameters(), parts.models[role].parameters(), strict=True
+        ):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [DeputyTransfer, PrototypeDeputy])

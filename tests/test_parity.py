@@ -9,7 +9,7 @@ from counterpoint.aggregation import Exchange, ProgressiveFourier
 from counterpoint.data.batches import Batch
 from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.local import DeputyTransfer, Training
-from counterpoint.perturbation import Perturbation, perturbed_step
+from counterpoint.perturbation import Perturbation, perturbed_gradient
 from counterpoint.server import WeightedMean
 from counterpoint.tasks import Classification
 from tests.golden import Golden, assert_state
@@ -118,7 +118,8 @@ def test_weight_perturbation(name: str) -> None:
         def loss(x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
             return F.cross_entropy(network(x), y)
 
-        perturbed_step(network, optimizer, loss(), loss, perturbation)
+        perturbed_gradient(network, loss(), loss, perturbation)
+        optimizer.step()
         assert_state(network, golden.below(f"step{step}/"))
 
 

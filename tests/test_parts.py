@@ -20,7 +20,7 @@ from counterpoint.layers import (
 from counterpoint.local import Plain, Proximal, Training
 from counterpoint.models import build_network
 from counterpoint.payload import from_bytes, to_bytes
-from counterpoint.perturbation import Perturbation, perturbed_step
+from counterpoint.perturbation import Perturbation, perturbed_gradient
 from counterpoint.server import WeightedMean
 from counterpoint.statistics import drop_running_statistics, recalibrate
 from counterpoint.tasks import Classification
@@ -111,7 +111,8 @@ def test_perturbation_does_not_move_running_statistics_twice() -> None:
     def loss() -> torch.Tensor:
         return network(x).square().mean()
 
-    perturbed_step(network, optimizer, loss(), loss, Perturbation(0.5))
+    perturbed_gradient(network, loss(), loss, Perturbation(0.5))
+    optimizer.step()
     norm = network[0]
     assert isinstance(norm, nn.BatchNorm1d)
     torch.testing.assert_close(norm.running_mean, 0.1 * x.mean(0))
@@ -127,7 +128,8 @@ def test_perturbation_restores_the_weights_to_the_bit() -> None:
     def loss() -> torch.Tensor:
         return network(x).sum()
 
-    perturbed_step(network, optimizer, loss(), loss, Perturbation(3.3))
+    perturbed_gradient(network, loss(), loss, Perturbation(3.3))
+    optimizer.step()
     assert torch.equal(network.weight, before)
 
 

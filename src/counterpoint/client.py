@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from counterpoint.aggregation import Exchange
 from counterpoint.aggregation.all import AllWeights, merge_plainly
 from counterpoint.data.augment import AUGMENTATIONS
-from counterpoint.data.batches import Batch, batches, layout
+from counterpoint.data.batches import Batch, batches, in_parts, layout
 from counterpoint.data.site import SiteData
 from counterpoint.errors import TrainingError
 from counterpoint.layers import running_statistics
@@ -236,10 +236,14 @@ class Client:
         def augmented() -> Iterator[tuple[Tensor, Tensor]]:
             drawn = batches(parts, schedule.batch_size, self.device, order=order, augment=augment)
             for batch in drawn:
-                yield batch.images, batch.target
+                parts_of_it = in_parts(len(batch.images), schedule.max_batch)
+                for part in parts_of_it:
+                    training.share = (part.stop - part.start) / len(batch.images)
+                    training.complete = part is parts_of_it[-1]
+                    yield batch.images[part], batch.target[part]
 
         received = {n: t.to(self.device) for n, t in mean.items() if n.startswith("local.")}
-        return Training(
+        training = Training(
             models=self.models,
             optimizers=self.optimizers,
             task=self.site_task,
@@ -252,6 +256,7 @@ class Client:
             received=received,
             memory={n: t.to(self.device) for n, t in self.memory.items()},
         )
+        return training
 
     def train(self, training: Training, round: int, epochs: int) -> Iterator[Row]:
         """Train the local epochs of a round; yields the scores after each."""
@@ -335,6 +340,7 @@ class Client:
         parts = [site.part(split) for site in sites or self.data.sites]
         if self.method.statistics == "batch":
             batch_size = self.schedule.batch_size
+        batch_size = min(batch_size, self.schedule.max_batch or batch_size)
         order = generator(self.seed, "evaluate", split)
         return batches(parts, batch_size, self.device, order=order)
 

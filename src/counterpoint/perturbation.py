@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from counterpoint.layers import frozen_statistics
 
@@ -36,18 +35,18 @@ class Perturbation:
         return [g * length for g in (torch._foreach_mul(steep, scales) if scales else steep)]
 
 
-def perturbed_step(
+def perturbed_gradient(
     model: nn.Module,
-    optimizer: Optimizer,
     loss: Tensor,
     loss_again: Callable[[], Tensor],
     perturbation: Perturbation,
 ) -> None:
-    """One optimiser step with weight perturbation.
+    """Leave the gradient at the perturbed weights in ``.grad``, and the weights as they were.
+
+    Whatever optimiser steps with it then, its weight decay is not part of the ascent direction.
 
     Args:
-        model: the model whose parameters ``optimizer`` holds.
-        optimizer: any optimiser; its weight decay is not part of the ascent direction.
+        model: the model; what is in ``.grad`` is overwritten.
         loss: the loss at the present weights, with its graph.
         loss_again: computes the loss on the same batch anew, at the perturbed weights.
         perturbation: its length (0.05 in the paper) and how it is measured.
@@ -55,11 +54,11 @@ def perturbed_step(
     >>> w = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(w.weight, 2.0)
     >>> loss = lambda: (w.weight**2).sum() / 2  # gradient = w
-    >>> perturbed_step(w, torch.optim.SGD(w.parameters(), lr=1.0), loss(), loss, Perturbation(0.5))
-    >>> w.weight.item()  # 2 - (2 + 0.5)
-    -0.5
+    >>> perturbed_gradient(w, loss(), loss, Perturbation(0.5))
+    >>> w.weight.item(), w.weight.grad.item()
+    (2.0, 2.5)
     """
-    optimizer.zero_grad()
+    model.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     moved = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad for p in moved if p.grad is not None]
@@ -67,10 +66,9 @@ def perturbed_step(
         kept = [p.clone() for p in moved]
         for parameter, delta in zip(moved, perturbation.of(kept, gradients), strict=True):
             parameter.add_(delta)
-    optimizer.zero_grad()
+    model.zero_grad()
     with frozen_statistics(model):
         loss_again().backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter, weight in zip(moved, kept, strict=True):
             parameter.copy_(weight)
-    optimizer.step()

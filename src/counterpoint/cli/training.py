@@ -39,6 +39,7 @@ SETTING_OF = {
     "rounds": "schedule.rounds",
     "local_epochs": "schedule.local_epochs",
     "batch_size": "schedule.batch_size",
+    "max_batch": "schedule.max_batch",
     "image_size": "schedule.image_size",
     "model": "schedule.model",
     "model_options": "schedule.model_options",
@@ -165,6 +166,13 @@ def run(
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images a step.", rich_help_panel=TRAINING)
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Most images on the device at a time; gradients of a batch's parts add up.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     image_size: Annotated[
         int | None,

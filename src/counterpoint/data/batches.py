@@ -1,6 +1,7 @@
 """Batches of images out of memory-mapped arrays, whole batches at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,19 @@ def split_into_batches(count: int, batch_size: int) -> list[slice]:
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def in_parts(count: int, most: int | None) -> list[slice]:
+    """Cut a batch of ``count`` images into parts of about equal size, of ``most`` or fewer.
+
+    No part is of one image, so that three with at most two stay together.
+
+    >>> in_parts(10, 4), in_parts(3, 2)
+    ([slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)], [slice(0, 3, None)])
+    """
+    parts = max(1, min(-(-count // most), count // 2)) if most else 1
+    ends = [count * number // parts for number in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def take(part: Part, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -97,8 +111,11 @@ def batches(
         if augment is not None and order is not None:
             seen, moved = augment(seen, wanted if dense else None, order)
             wanted = wanted if moved is None else moved
+        seen = seen.contiguous(memory_format=layout(seen.dim()))
+        if device.type == "cuda":  # from pinned memory the copy runs beside the computation
+            seen, wanted = seen.pin_memory(), wanted.pin_memory()
         yield Batch(
-            seen.to(device, memory_format=layout(seen.dim()), non_blocking=True),
+            seen.to(device, non_blocking=True),
             wanted.to(device, non_blocking=True),
             torch.from_numpy(cases),
         )

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from counterpoint.data.batches import Batch
 from counterpoint.payload import Payload
-from counterpoint.perturbation import Perturbation, perturbed_step
+from counterpoint.perturbation import Perturbation, perturbed_gradient
 from counterpoint.tasks import Scorer, Task
 
 
@@ -56,7 +56,10 @@ class Training:
         memory: tensors that the site keeps from round to round, by name.
         outgoing: what leaves the site beside the weights; names begin with "local.".
         gradients: images that a gradient was computed for so far.
-        steps: optimiser steps of the shared model so far.
+        steps: optimiser steps of each model so far.
+        share: what part of its batch the present images are; below 1 where a batch is too large
+            for the device and comes in parts.
+        complete: the present images are the last part of their batch.
     """
 
     models: Mapping[str, nn.Module]
@@ -73,7 +76,11 @@ class Training:
     outgoing: Payload = field(default_factory=dict)
     gradients: int = 0
     steps: dict[str, int] = field(default_factory=dict)
+    share: float = 1.0
+    complete: bool = True
     _losses: dict[str, list[Tensor]] = field(default_factory=dict)
+    _shares: dict[str, float] = field(default_factory=dict)
+    _gradients: dict[str, list[Tensor | None]] = field(default_factory=dict)
 
     def forward(self, role: str, images: Tensor) -> Tensor:
         """Outputs of the model of ``role``, in float32."""
@@ -87,33 +94,47 @@ class Training:
     def step(
         self, role: str, images: Tensor, outputs: Tensor, loss_of: Callable[[Tensor], Tensor]
     ) -> None:
-        """One optimiser step of the model of ``role``.
+        """One optimiser step of the model of ``role``, once its batch is complete.
 
         ``outputs`` come from :meth:`forward` on the same ``images``; ``loss_of`` turns outputs
         into a loss and is called a second time, on new outputs, where weights are perturbed.
+        Gradients of the parts of a batch are added up, each with its share.
         """
         model, optimizer = self.models[role], self.optimizers[role]
         loss = loss_of(outputs)
         if self.perturbation:
-            perturbed_step(
-                model,
-                optimizer,
-                loss,
-                lambda: loss_of(self.forward(role, images)),
-                self.perturbation,
+            perturbed_gradient(
+                model, loss, lambda: loss_of(self.forward(role, images)), self.perturbation
             )
         else:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+        if self.share < 1:
+            self._add_up(role, list(model.parameters()))
+        if self.complete:
             optimizer.step()
+            self.steps[role] = self.steps.get(role, 0) + 1
         self.gradients += len(images) * (2 if self.perturbation else 1)
-        self.steps[role] = self.steps.get(role, 0) + 1
-        self._losses.setdefault(role, []).append(loss.detach())
+        self._losses.setdefault(role, []).append(loss.detach() * self.share)
+        self._shares[role] = self._shares.get(role, 0.0) + self.share
+
+    def _add_up(self, role: str, weights: list[nn.Parameter]) -> None:
+        """Add the share of the present gradients to those of the batch's earlier parts."""
+        before = self._gradients.pop(role, [None] * len(weights))
+        for weight, earlier in zip(weights, before, strict=True):
+            if weight.grad is not None:
+                weight.grad *= self.share
+                if earlier is not None:
+                    weight.grad += earlier
+        if not self.complete:
+            self._gradients[role] = [weight.grad for weight in weights]
+            for weight in weights:
+                weight.grad = None
 
     def epoch_loss(self, role: str) -> float:
         """Mean training loss over the steps since the last call; NaN if there were none."""
-        losses = self._losses.pop(role, [])
-        return torch.stack(losses).mean().item() if losses else math.nan
+        losses, steps = self._losses.pop(role, []), self._shares.pop(role, 0.0)
+        return torch.stack(losses).sum().item() / steps if losses else math.nan
 
     def training_scores(self, passed: Mapping[str, Scorer] | None = None) -> dict[str, float]:
         """Each model's score (macro-F1, Dice) on the training images, in one pass over them.

@@ -25,6 +25,8 @@ class Schedule:
     carries momenta over to the next round. ``weighting`` is the weight of a site in the mean: the
     same for all, its number of training images, or ("closeness": inverse distance aggregation,
     Yeganeh et al. 2020) one over the distance of its weights from those it began the round with.
+    ``max_batch`` is the most images that the device works on at a time: a larger batch comes in
+    parts whose gradients are added up, which is the same but for batch norm.
     ``participation`` is the share of the sites that take part in a round, drawn anew each time.
     ``balance`` is the strength of the loss "balanced": how much rarer classes count more.
     ``select_last`` is the part of the rounds, counted from the end, out of which validation
@@ -34,6 +36,7 @@ class Schedule:
     rounds: Count = 50
     local_epochs: Count = 5
     batch_size: Annotated[int, Field(ge=2)] = 16
+    max_batch: Annotated[int, Field(ge=2)] | None = None
     image_size: Annotated[int, Field(ge=8)] = 128
     model: str = "slim-vgg16"
     model_options: dict[str, Any] = field(default_factory=dict)
