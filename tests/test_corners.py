@@ -258,3 +258,37 @@ def test_a_folder_that_can_not_be_made_leaves_nothing(
     assert not (tmp_path / "run").exists()
     monkeypatch.undo()
     run(folder, tmp_path / "run")
+
+
+def test_compiled_networks_give_the_same_run(tmp_path, monkeypatch):
+    """With a compiler that changes nothing, so that the test need not wait for a real one."""
+    used = []
+
+    def compile_simply(network):
+        used.append(network)
+        network._compiled_call_impl = torch.compile(network._call_impl, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_simply)
+    notes = []
+    for compiled in (False, True):
+        counterpoint.run(
+            "prrfl",
+            "phantom",
+            out=tmp_path / str(compiled),
+            report=lambda event: notes.append(event.get("note", "")),
+            compile=compiled,
+            **SHORT | {"rounds": 1, "local_epochs": 2},
+        )
+    one, other = ((tmp_path / str(c) / "scores.csv").read_bytes() for c in (False, True))
+    assert one == other
+    assert len(used) == 2
+    assert any("torch.compile took" in note for note in notes)
+
+
+def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
+    def broken(network):
+        network._compiled_call_impl = lambda *args: 1 / 0
+
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    with pytest.raises(SettingsError, match=r"torch.compile fails.*compile=true"):
+        counterpoint.run("fedavg", "phantom", out=tmp_path / "run", compile=True, **SHORT)

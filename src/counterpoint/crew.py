@@ -20,6 +20,7 @@ from loky.backend import get_context
 from loky.process_executor import TerminatedWorkerError
 
 from counterpoint.client import Client
+from counterpoint.compiled import compile_networks
 from counterpoint.errors import SettingsError, TrainingError
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
@@ -153,13 +154,24 @@ def gather(
 
 def _alone(settings: Settings, task: Task, shape: tuple[int, ...], report: Report) -> Crew[Any]:
     device = choose_device(settings.machine.device)
-    client = Client(settings.method, task, shape, settings.seed, device)
+    client = _client_on(device, settings, task, shape, report)
 
     def crew(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
         for job in jobs:
             yield work(client, job, report)
 
     return crew
+
+
+def _client_on(
+    device: torch.device, settings: Settings, task: Task, shape: tuple[int, ...], report: Report
+) -> Client:
+    client = Client(settings.method, task, shape, settings.seed, device)
+    if settings.machine.compile:
+        batch = min(client.schedule.batch_size, client.schedule.max_batch or 2**30)
+        seconds = compile_networks(client.models.values(), shape, batch, client.precision, device)
+        report({"note": f"torch.compile took {seconds:.0f} s"})
+    return client
 
 
 def _listen(
@@ -206,8 +218,8 @@ def _start_worker(
     device = choose_device(settings.machine.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", turns.get() % torch.cuda.device_count())
-    _client = Client(settings.method, task, shape, settings.seed, device)
     _events = events
+    _client = _client_on(device, settings, task, shape, events.put)
 
 
 def _end_with(parent: int) -> None:

@@ -56,15 +56,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it runs. Scores depend on ``device`` and ``threads`` by rounding, on nothing else.
+    """Where it runs. Scores depend on ``device``, ``threads`` and ``compile`` by rounding only.
 
     ``threads`` are those of one worker, ``workers`` the sites that train side by side. Left open,
-    they are set so that sites fill the cores.
+    they are set so that sites fill the cores. ``compile`` compiles networks by torch.compile.
     """
 
     device: str = "auto"
     workers: Count | None = None
     threads: Count | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
