@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from counterpoint.methods import Method, Schedule, find_method
     from counterpoint.predictor import load_model
     from counterpoint.results import Result
+    from counterpoint.study import compare
 
 _HOMES = {
     "counterpoint.data": ("Federation", "Site", "datasets", "inspect", "load"),
@@ -22,6 +23,7 @@ _HOMES = {
     "counterpoint.methods": ("Method", "Schedule", "find_method"),
     "counterpoint.predictor": ("load_model",),
     "counterpoint.results": ("Result",),
+    "counterpoint.study": ("compare",),
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Result",
     "Schedule",
     "Site",
+    "compare",
     "datasets",
     "find_method",
     "inspect",

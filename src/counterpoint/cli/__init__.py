@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from counterpoint.cli import bring, look, training  # noqa: F401  (their commands)
+from counterpoint.cli import bring, compare, look, training  # noqa: F401  (their commands)
 from counterpoint.cli.common import app
 
 __all__ = ["app", "main"]

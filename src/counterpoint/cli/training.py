@@ -1,7 +1,10 @@
 """Commands that train, and show what came of it."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -311,8 +314,56 @@ def run(
 
     What is left out is the method's default: `counterpoint methods METHOD` shows them all.
     """
-    given = {name: value for name, value in locals().items() if name in SETTING_OF}
-    options = {SETTING_OF[name]: value for name, value in given.items() if value is not None}
+    options = settings_from(**locals())
+    import counterpoint
+
+    short = Path(data).stem if Path(data).exists() else data
+    name = Path(method.partition(":")[0]).stem
+    folder = to or Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
+    with shown_live(folder, log or ()) as report:
+        result = counterpoint.run(method, data, out=folder, report=report, settings=options)
+    _show(result)
+
+
+def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command of many runs the options of `run` that set something, as ``settings``.
+
+    But the seed, of which such a command has several. Of a file, only data and schedule are taken:
+    the composition in a run's ``settings.yaml`` would make one method of all.
+    """
+    ours = inspect.signature(run).parameters
+    names = [*(name for name in SETTING_OF if name != "seed"), "root", "config", "assignments"]
+    options = {name: ours[name] for name in ours if name in names}
+    signature = inspect.signature(function)
+    own = [one for one in signature.parameters.values() if one.name != "settings"]
+
+    @functools.wraps(function)
+    def with_settings(**given: Any) -> None:
+        from counterpoint.settings import flatten, read_file
+
+        values = {name: given.pop(name) for name in options}
+        config = values.pop("config")
+        from_file = dict(flatten(read_file(config))) if config else {}
+        training = {n: v for n, v in from_file.items() if n.startswith(("data.", "schedule."))}
+        for name in ("data.name", "data.split_seed"):
+            training.pop(name, None)
+        function(**given, settings=training | settings_from(**values, config=None))
+
+    with_settings.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own, *options.values()]
+    )
+    return with_settings
+
+
+def settings_from(
+    root: Path | None, config: Path | None, assignments: list[str] | None, **given: Any
+) -> dict[str, Any]:
+    """Settings out of the options of a command, over those of a file; other options are passed."""
+    options = {
+        SETTING_OF[name]: value
+        for name, value in given.items()
+        if name in SETTING_OF and value is not None
+    }
     for name in ("data.train_limit", "schedule.model_options"):
         if name in options:
             options[name] = parsed(options[name], name)
@@ -329,7 +380,6 @@ def run(
             fail(f"--set {assignment}: write it as NAME=VALUE", 2)
         options[name.strip()] = parsed(value, f"--set {name}")
 
-    import counterpoint
     from counterpoint.settings import flatten, read_file
 
     from_file = dict(flatten(read_file(config))) if config else {}
@@ -339,13 +389,7 @@ def run(
         kind = options.get(f"{part}.kind", from_file.get(f"{part}.kind"))
         if kind != from_file.get(f"{part}.kind"):  # then the file's values are of another kind
             from_file = {n: v for n, v in from_file.items() if not n.startswith(f"{part}.")}
-    options = from_file | options
-    short = Path(data).stem if Path(data).exists() else data
-    name = Path(method.partition(":")[0]).stem
-    folder = to or Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
-    with shown_live(folder, log or ()) as report:
-        result = counterpoint.run(method, data, out=folder, report=report, settings=options)
-    _show(result)
+    return from_file | options
 
 
 @command

@@ -1,0 +1,97 @@
+"""The command that compares methods."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from counterpoint.cli.common import command, err, fail, give, note, say, state
+from counterpoint.cli.training import takes_settings
+
+STUDY = "Study"
+
+
+@command
+@takes_settings
+def compare(
+    out: Annotated[Path, typer.Option(help="Folder of the study, new or begun.")],
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="prrfl, fedavg:statistics=recalibrated, my_method.py:METHOD, ... "
+            "None: only print the table of what is there."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="retina, phantom, ... or your own table or folder.")
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(help="How many (3), or which (1,5,9).", rich_help_panel=STUDY)
+    ] = "3",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE,VALUE,...: every method with each value; may be repeated.",
+            rich_help_panel=STUDY,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What is the same for all: gradients (rounds, network, gradient evaluations), or "
+            "nothing but what you give: epochs. [default: gradients]",
+            rich_help_panel=STUDY,
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="The method that all others are tested against. [default: local, or fedavg]",
+            rich_help_panel=STUDY,
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="The score to show: dice, auc, ...", rich_help_panel=STUDY),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs side by side; as the cores allow.", rich_help_panel=STUDY),
+    ] = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Compare METHODS on the same data, seeds and budget: run what is missing, print the table.
+
+    Options of the training are those of `run` and hold for all methods.
+    """
+    from counterpoint.study.compare import compare as run_study
+    from counterpoint.study.compare import parse_seeds
+    from counterpoint.study.entry import parse_vary
+    from counterpoint.study.live import study_display
+    from counterpoint.study.writers import terminal
+
+    with study_display(Console(quiet=True) if state["quiet"] else err) as report:
+        try:
+            found = run_study(
+                methods or [],
+                data,
+                out=out,
+                seeds=parse_seeds(seeds),
+                vary=dict(map(parse_vary, vary or [])),
+                budget=budget,  # type: ignore[arg-type]  # checked there
+                metric=metric,
+                baseline=baseline,
+                jobs=jobs,
+                report=report,
+                settings=settings,
+            )
+        except KeyboardInterrupt:
+            note("complete rounds are kept; the same command goes on with them")
+            raise
+    give(terminal(found), found.as_dict())
+    say(f"The table is in {out}: table.csv, table.md, table.tex, study.json; every run in a folder")
+    if found.missing:
+        fail("; ".join(f"{run}: {why}" for run, why in found.missing), 1)

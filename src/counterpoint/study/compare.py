@@ -1,0 +1,165 @@
+"""Compare methods on the same data, seeds and budget: run what is missing, then make the table."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import loky
+from pydantic import TypeAdapter, ValidationError
+
+from counterpoint.errors import SettingsError
+from counterpoint.settings import Machine, flatten
+from counterpoint.study.budget import Budget
+from counterpoint.study.entry import Entry, parse_entry, varied
+from counterpoint.study.findings import Findings, find, study_in
+from counterpoint.study.plan import FILE, Planned, Study, grown, open_study, plan
+from counterpoint.study.running import Tell, held, run_missing, share_cores
+from counterpoint.study.writers import write
+
+
+def say_nothing(run: Planned | None, event: dict[str, object]) -> None:
+    """Report nothing."""
+
+
+def compare(
+    entries: Sequence[str | Entry] = (),
+    data: str | os.PathLike[str] | None = None,
+    *,
+    out: str | Path,
+    seeds: int | Iterable[int] = 3,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    budget: Budget | None = None,
+    metric: str | None = None,
+    baseline: str | None = None,
+    jobs: int | None = None,
+    report: Tell = say_nothing,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Findings:
+    """Run methods on the same data and seeds, and compare them.
+
+    Every run is a process and a run folder of its own in ``out``. Those that are finished are only
+    read, those that were started are gone on with, those that failed are tried again; a failure
+    does not stop the others. ``out`` also gets table.csv, table.md, table.tex and study.json.
+
+    Args:
+        entries: methods as for :func:`counterpoint.run`, each alone or with settings of its own
+            (``"fedavg:statistics=recalibrated"``). Empty to make the table of what is in ``out``.
+        data: name of a data set, or path of a table or folder; a study that was begun knows it.
+        out: the study's folder, new or begun.
+        seeds: how many (1, 2, ...), or which.
+        vary: values by setting; every entry runs with every combination.
+        budget: "gradients" gives all entries the same rounds, network, optimiser and so on, and
+            so many local epochs that all compute the same number of gradients; "epochs" leaves
+            what is not given at each method's own default.
+        metric: score that is shown and tested; the task's where left out.
+        baseline: entry that all others are tested against; local, else fedavg, else the first.
+        jobs: runs side by side; as many as the cores allow where left out.
+        report: is told of every event of every run; called from several threads.
+        settings: settings of all entries by name, as in a file.
+        **options: the same by keyword, as for :func:`counterpoint.run`.
+
+    Raises:
+        CounterpointError: for wrong settings or data, for settings that are not those with which
+            ``out`` was begun, or if no run at all could be finished. Single runs that failed are
+            in ``Findings.missing``.
+
+    >>> import tempfile
+    >>> found = compare(["fedavg", "local"], "phantom", out=tempfile.mkdtemp(), seeds=1, rounds=1,
+    ...                 local_epochs=1, image_size=32, train_limit=16)
+    >>> found.baseline, found.entries
+    ('local', ['fedavg', 'local'])
+    """
+    out = Path(out)
+    given = dict(flatten({**(settings or {}), **options}))
+    lasting, machine = apart(given)
+    if not entries:
+        if data is not None or lasting or vary:
+            raise SettingsError(
+                "without methods, the table of what is there is made, and settings change nothing; "
+                "name the methods to compare"
+            )
+        study = study_in(out)
+        found = find(study, metric, baseline)
+        write(found)
+        return found
+    listed = [parse_entry(one) if isinstance(one, str) else one for one in entries]
+    listed = varied(listed, vary or {})
+    numbers = range(1, seeds + 1) if isinstance(seeds, int) else seeds
+    study = study_asked_for(out, data, listed, numbers, lasting, budget)
+    with held(study):
+        study.save()
+        if runs := [run for run in study.runs() if not run.finished]:
+            for sentence in study.fits():
+                report(None, {"note": sentence})
+        jobs, machine = share_cores(len(runs), jobs, machine, loky.cpu_count())
+        run_missing(study, runs, jobs, machine, report)
+        found = find(study, metric, baseline)
+        write(found)
+    return found
+
+
+def study_asked_for(
+    out: Path,
+    data: str | os.PathLike[str] | None,
+    entries: Sequence[Entry],
+    seeds: Iterable[int],
+    settings: Mapping[str, Any],
+    budget: Budget | None,
+) -> Study:
+    """A new study, or the one in ``out`` with the entries and seeds that are asked for."""
+    kept = open_study(out) if (out / FILE).exists() else None
+    if kept is None:
+        if data is None:
+            raise SettingsError(f"{out} is not a study yet: say on which data (--data)")
+        if out.exists() and (not out.is_dir() or list(out.glob("[!.]*"))):
+            raise SettingsError(
+                f"{out} exists already, is no study and is left as it is; choose another --out"
+            )
+        return plan(out, os.fspath(data), entries, seeds, settings, budget or "gradients")
+    asked = plan(
+        out,
+        kept.data if data is None else os.fspath(data),
+        entries,
+        seeds,
+        settings or kept.settings,
+        budget or kept.budget,
+    )
+    return grown(kept, asked)
+
+
+def apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Machine]:
+    """Settings of the training, and those of the machine, which may change from call to call.
+
+    >>> apart({"rounds": 2, "threads": 1})
+    ({'rounds': 2}, Machine(device='auto', workers=None, threads=1))
+    """
+    names = {field.name for field in fields(Machine)}
+    names |= {f"machine.{name}" for name in names}
+    values = {n.removeprefix("machine."): value for n, value in settings.items() if n in names}
+    try:
+        machine = replace(Machine(), **values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(place) for place in first["loc"])
+        raise SettingsError(f"setting machine.{where}: {first['msg']}") from None
+    return {name: value for name, value in settings.items() if name not in names}, machine
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """Read how many seeds, or which.
+
+    >>> parse_seeds("3"), parse_seeds("1,5,9"), parse_seeds("7,")
+    (3, [1, 5, 9], [7])
+    """
+    try:
+        numbers = TypeAdapter(list[int]).validate_python(
+            [one.strip() for one in text.split(",") if one.strip()]
+        )
+    except ValidationError:
+        numbers = []
+    if not numbers or min(numbers) < 0:
+        raise SettingsError(f"seeds '{text}': write how many (3), or which (1,5,9)")
+    return numbers if "," in text else numbers[0]

@@ -1,0 +1,184 @@
+"""Every entry against the baseline, paired over the test cases that both were tested on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from counterpoint.study.paired import (
+    Floats,
+    Weighted,
+    draw_units,
+    drawn_scores,
+    holm,
+    nan_mean,
+    signed_rank,
+    two_sided,
+    unit_differences,
+    weighted_auc,
+    weighted_macro_f1,
+    weighted_mean,
+)
+from counterpoint.study.scores import LOWER_IS_BETTER, Finished
+
+DRAWS, SEED, LEVEL = 2000, 0, 0.95
+Run = tuple[str, int]
+"""A finished run by entry and seed."""
+SIGNED_RANK, BOOTSTRAP = "Wilcoxon signed-rank", "paired bootstrap"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An entry's mean score over the sites minus the baseline's, and whether it is chance.
+
+    Attributes:
+        entry: the entry.
+        baseline: what it is compared to.
+        seeds: seeds that both have, on the same data; of these:
+        difference: mean difference, as scores are (0..1 for shares).
+        low: lower end of the bootstrap interval.
+        high: its upper end.
+        better: in how many seeds the entry is better.
+        test: name of the test; empty where nothing could be tested.
+        p: its two-sided p-value.
+        corrected: the same after Holm's correction for all entries.
+        units: patients (where known, else cases) that were drawn or ranked.
+        cases: test cases that were compared, counted once a seed.
+    """
+
+    entry: str
+    baseline: str
+    seeds: tuple[int, ...]
+    difference: float
+    low: float
+    high: float
+    better: int
+    test: str
+    p: float
+    corrected: float
+    units: int
+    cases: int
+
+
+def differences(
+    runs: Sequence[Finished], baseline: str, metric: str, means: "pd.Series[float]"
+) -> list[Difference]:
+    """Compare all entries with the baseline; ``means`` over the sites are by entry and seed."""
+    known = metric != "loss"  # which no case has of its own
+    cases = {(run.label, run.seed): cases_of(run) for run in runs} if known else {}
+    drawn = drawn_means(cases, metric)
+    base = {run.seed: run for run in runs if run.label == baseline}
+    found = []
+    for entry in dict.fromkeys(run.label for run in runs if run.label != baseline):
+        own = (run for run in runs if run.label == entry and run.seed in base)
+        seeds = tuple(run.seed for run in own if same_data(run, base[run.seed]))
+        by_seed = np.array([means[entry, seed] - means[baseline, seed] for seed in seeds])
+        one = difference(entry, baseline, metric, by_seed, seeds)
+        found.append(tested(one, cases, drawn, metric) if known and seeds else one)
+    corrected = holm([one.p for one in found])
+    return [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def same_data(one: Finished, other: Finished) -> bool:
+    """Whether two runs had the same images, labels and split."""
+    name = "data_fingerprint"
+    return bool(one.result.results[name] == other.result.results[name])
+
+
+def difference(
+    entry: str, baseline: str, metric: str, by_seed: Floats, seeds: tuple[int, ...]
+) -> Difference:
+    """A difference that is not tested yet; ``by_seed`` are those of the single seeds."""
+    better = by_seed < 0 if metric in LOWER_IS_BETTER else by_seed > 0
+    nothing = float("nan")
+    return Difference(
+        entry=entry,
+        baseline=baseline,
+        seeds=seeds,
+        difference=float(by_seed.mean()) if len(by_seed) else nothing,
+        low=nothing,
+        high=nothing,
+        better=int(better.sum()),
+        test="",
+        p=nothing,
+        corrected=nothing,
+        units=0,
+        cases=0,
+    )
+
+
+def tested(
+    one: Difference, cases: Mapping[Run, pd.DataFrame], drawn: Mapping[Run, Floats], metric: str
+) -> Difference:
+    """The difference with its interval and p-value."""
+    pairs = [((one.entry, seed), (one.baseline, seed)) for seed in one.seeds]
+    own, base = (pd.concat([cases[pair[which]] for pair in pairs]) for which in (0, 1))
+    draws = np.mean([drawn[entry] - drawn[baseline] for entry, baseline in pairs], axis=0)
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.nanpercentile(draws, [tail, 100 - tail])
+    ranked = metric in own
+    if ranked:
+        columns = ["seed", "site", "unit", "case", metric]
+        values = (frame[columns].rename(columns={metric: "value"}) for frame in (own, base))
+        p = signed_rank(unit_differences(*values))
+    return replace(
+        one,
+        low=float(low),
+        high=float(high),
+        test=SIGNED_RANK if ranked else BOOTSTRAP,
+        p=p if ranked else two_sided(draws),
+        units=len(own[["site", "unit"]].drop_duplicates()),
+        cases=len(own),
+    )
+
+
+def cases_of(run: Finished) -> pd.DataFrame:
+    """A run's test cases at the sites that trained; ``unit`` is the patient.
+
+    Runs of an earlier version did not note the patient, nor numbers that hold for all seeds: there
+    each case of each seed is a unit.
+    """
+    cases = run.result.cases
+    cases = cases[cases["site"].isin(run.sites)].assign(seed=run.seed)
+    if "group" in cases:
+        unit = cases["group"].astype(str)
+    else:
+        unit = str(run.seed) + ":" + cases["case"].astype(str)
+    return cases.assign(unit=unit)
+
+
+def drawn_means(cases: Mapping[Run, pd.DataFrame], metric: str) -> dict[Run, Floats]:
+    """Every run's mean score over the sites in each draw of patients.
+
+    At every site as many patients are drawn as all runs together have; the same for every run,
+    whatever it predicted: that makes it paired.
+    """
+    if not cases:
+        return {}
+    everyone = pd.concat([rows[["site", "unit"]] for rows in cases.values()]).drop_duplicates()
+    by_site: dict[Run, list[Floats]] = {run: [] for run in cases}
+    for site, of_site in everyone.groupby("site"):
+        units = pd.Index(sorted(of_site["unit"]))
+        times = draw_units(len(units), DRAWS, [SEED, *str(site).encode()])
+        for run, rows in cases.items():
+            own = rows[rows["site"] == site]
+            numbers = np.asarray(units.get_indexer(own["unit"]), dtype=np.int64)
+            by_site[run].append(drawn_scores(times, numbers, score_of(own, metric)))
+    return {run: nan_mean(np.stack(scores)) for run, scores in by_site.items()}
+
+
+def score_of(cases: pd.DataFrame, metric: str) -> Weighted:
+    """A score as a function of the weights of the cases."""
+    if metric in cases:
+        return weighted_mean(cases[metric].to_numpy(dtype=np.float64))
+    names = [column[2:] for column in map(str, cases) if column.startswith("p_")]
+    codes = {name: number for number, name in enumerate(names)}
+    labels, predicted = (
+        np.asarray(cases[column].map(codes), dtype=np.int64) for column in ("class", "predicted")
+    )
+    if metric == "accuracy":
+        return weighted_mean((labels == predicted).astype(np.float64))
+    if metric == "auc":
+        return weighted_auc(labels, cases[[f"p_{n}" for n in names]].to_numpy(dtype=np.float64))
+    return weighted_macro_f1(labels, predicted)

@@ -1,0 +1,304 @@
+"""What a study has found: scores, differences, budgets, and what there is to say of them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from counterpoint.errors import SettingsError, StateError, nearest
+from counterpoint.report.words import heading
+from counterpoint.results import Result, runs_in
+from counterpoint.study.differences import BOOTSTRAP, DRAWS, SEED, Difference, differences
+from counterpoint.study.entry import Entry, parse_entry
+from counterpoint.study.plan import FILE, Study, open_study
+from counterpoint.study.scores import BUDGET, MEAN, Finished, by_seed, over_seeds, tidy
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """The table of a study and everything around it.
+
+    Attributes:
+        folder: the study's folder.
+        scores: a row an entry, seed and site: all test scores and what the run cost.
+        metric: the score that the table shows.
+        sites: the sites, those held out last.
+        held_out: those of them that did not train.
+        table: a row an entry; mean and standard deviation over the seeds of the score at every
+            site, of its mean over the sites and of the worst site.
+        budgets: a row an entry: rounds, local epochs, local steps a round and site, gradient
+            evaluations, bytes a round and site.
+        baseline: the entry that the others are compared to.
+        differences: every other entry against it.
+        missing: runs that have no results, with the reason.
+        notes: sentences: what was compared, how it was tested, what differs.
+    """
+
+    folder: Path
+    scores: pd.DataFrame
+    metric: str
+    sites: tuple[str, ...]
+    held_out: tuple[str, ...]
+    table: pd.DataFrame
+    budgets: pd.DataFrame
+    baseline: str
+    differences: list[Difference]
+    missing: list[tuple[str, str]]
+    notes: list[str]
+
+    @property
+    def entries(self) -> list[str]:
+        """The entries that have results, in order."""
+        return list(self.table.index)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values; NaN is None."""
+        rows = {
+            str(entry): {
+                str(column): {"mean": row[(column, "mean")], "sd": row[(column, "std")]}
+                for column in self.table.columns.get_level_values(0).unique()
+            }
+            for entry, row in self.table.iterrows()
+        }
+        plain = {
+            "folder": str(self.folder),
+            "metric": self.metric,
+            "baseline": self.baseline,
+            "sites": list(self.sites),
+            "held_out": list(self.held_out),
+            "seeds": sorted(int(seed) for seed in self.scores["seed"].unique()),
+            "table": rows,
+            "budgets": self.budgets.to_dict("index"),
+            "differences": [asdict(one) for one in self.differences],
+            "missing": [{"run": run, "reason": reason} for run, reason in self.missing],
+            "notes": self.notes,
+        }
+        return dict(_without_nan(plain))
+
+
+def find(study: Study, metric: str | None = None, baseline: str | None = None) -> Findings:
+    """Make the table of what is there.
+
+    Args:
+        study: its folder is read.
+        metric: the score to show and to test; the task's where left out.
+        baseline: label of the entry that all others are compared to; where left out, "local" if
+            there is one, else "fedavg", else the first.
+
+    Raises:
+        StateError: if no run is finished, or runs do not belong together.
+        SettingsError: for a metric or baseline that is not there.
+    """
+    planned = study.runs()
+    runs = in_order([Finished(p, Result(p.folder)) for p in planned if p.finished], study)
+    missing = [(p.name, p.reason) for p in planned if not p.finished]
+    if not runs:
+        reasons = "; ".join(f"{run}: {reason}" for run, reason in missing)
+        raise StateError(f"{study.folder} has no finished run yet: {reasons}")
+    require_one_kind(study.folder, runs)
+    values = runs[0].result.results
+    metric = known_metric(metric or values["score"], [*values["metrics"], "loss"])
+    baseline = known_baseline(baseline, [run.label for run in runs])
+    scores = tidy(runs)
+    wide = by_seed(scores, metric)
+    compared = differences(runs, baseline, metric, wide[MEAN])
+    held_out = tuple(dict.fromkeys(scores.loc[~scores["trained"], "site"]))
+    trained = dict.fromkeys(scores.loc[scores["trained"], "site"])
+    budgets = scores.groupby("entry", sort=False)[list(BUDGET)].mean()
+    budgets["statistics"] = scores.groupby("entry", sort=False)["statistics"].first()
+    return Findings(
+        folder=study.folder,
+        scores=scores,
+        metric=metric,
+        sites=(*trained, *held_out),
+        held_out=held_out,
+        table=over_seeds(wide),
+        budgets=budgets,
+        baseline=baseline,
+        differences=compared,
+        missing=missing,
+        notes=[
+            *about_seeds(runs),
+            *about_budgets(budgets, baseline),
+            *about_settings(runs),
+            *about_tests(compared, runs, metric),
+        ],
+    )
+
+
+def study_in(folder: Path) -> Study:
+    """The study of a folder, or the one that a folder of finished runs amounts to.
+
+    Such runs are told apart by their folders' names, which end in their seeds (``fedavg-1``).
+
+    Raises:
+        StateError: if there are neither.
+    """
+    if (folder / FILE).exists():
+        return open_study(folder)
+    entries: dict[str, Entry] = {}
+    seeds: list[int] = []
+    for run in runs_in(folder):
+        name, seed = run.path.name, int(run.results["seed"])
+        if not name.endswith(f"-{seed}"):
+            raise StateError(
+                f"{folder} has no {FILE}, and of {name} the name does not end in its seed; call "
+                f"it {name}-{seed}, so that runs of several seeds are known for one entry"
+            )
+        name = name.removesuffix(f"-{seed}")
+        entries[name] = Entry(run.results["method"], name=name)
+        seeds.append(seed)
+    return Study(folder, "", entries, tuple(sorted(set(seeds))))
+
+
+def in_order(runs: Sequence[Finished], study: Study) -> list[Finished]:
+    """Entry by entry, as the study has them."""
+    labels = [entry.label for entry in study.entries.values()]
+    return sorted(runs, key=lambda run: (labels.index(run.label), run.seed))
+
+
+def require_one_kind(folder: Path, runs: Sequence[Finished]) -> None:
+    """Refuse a folder with runs on several data or tasks."""
+    names = ("data", "task", "metrics")
+    kinds = {str([run.result.results[name] for name in names]): run for run in runs}
+    if len(kinds) > 1:
+        one, other, *_ = kinds.values()
+        words = (
+            f"{run.planned.folder.name} ({run.result.results['data']}, "
+            f"{run.result.results['task']})"
+            for run in (one, other)
+        )
+        raise StateError(
+            f"{folder} has runs that can't be compared: {' and '.join(words)}; "
+            "keep each data set and task in a folder of its own"
+        )
+
+
+def known_metric(metric: str, known: Sequence[str]) -> str:
+    """The metric, if the runs have it."""
+    if metric not in known:
+        hint = nearest(metric, list(known))
+        raise SettingsError(f"unknown metric '{metric}'{hint}; there are {', '.join(known)}")
+    return metric
+
+
+def known_baseline(baseline: str | None, labels: Sequence[str]) -> str:
+    """The baseline's label: the one asked for, else local, fedavg or the first.
+
+    >>> known_baseline(None, ["prrfl", "fedavg"]), known_baseline(None, ["prrfl", "ditto"])
+    ('fedavg', 'prrfl')
+    """
+    if baseline is None:
+        return next((one for one in ("local", "fedavg") if one in labels), labels[0])
+    if baseline in labels:
+        return baseline
+    there = list(dict.fromkeys(labels))
+    try:
+        label = parse_entry(baseline).label
+    except SettingsError:
+        label = baseline
+    if label not in there:
+        hint = nearest(baseline, there)
+        raise SettingsError(
+            f"baseline '{baseline}' has no finished run{hint}; there are {', '.join(there)}"
+        )
+    return label
+
+
+def about_seeds(runs: Sequence[Finished]) -> list[str]:
+    """Which seeds there are, whether splits differ by them, and whether all entries have all."""
+    seeds = sorted({run.seed for run in runs})
+    prints = {run.seed: set[str]() for run in runs}
+    for run in runs:
+        prints[run.seed].add(run.result.results["data_fingerprint"])
+    protocols = ", ".join(sorted({run.result.results["protocol"] for run in runs}))
+    if len(seeds) == 1:
+        spread = "A single seed, so nothing is known of how much training varies."
+    else:
+        same = len(set().union(*prints.values())) == 1
+        splits = "the same split for all seeds" if same else "a split drawn anew for each seed"
+        spread = f"Mean ± standard deviation over {len(seeds)} seeds, {splits}."
+    notes = [f"{spread} Protocol: {protocols}."]
+    for seed, found in prints.items():
+        if len(found) > 1:
+            notes.append(
+                f"WARNING: with seed {seed} the entries did not have the same images, labels and "
+                "split; such runs are not paired"
+            )
+    for label in dict.fromkeys(run.label for run in runs):
+        own = sorted(run.seed for run in runs if run.label == label)
+        if own != seeds:
+            notes.append(
+                f"WARNING: {label} has only seed {', '.join(map(str, own))}, so its means are not "
+                "of the same splits as the others'"
+            )
+    return notes
+
+
+def about_budgets(budgets: pd.DataFrame, baseline: str) -> list[str]:
+    """Entries whose gradients or rounds are not the baseline's."""
+    notes = []
+    for entry in map(str, budgets.index):
+        row = budgets.loc[entry]
+        share = row["gradients"] / budgets.loc[baseline, "gradients"]
+        if abs(share - 1) > 0.005:
+            notes.append(
+                f"BUDGETS DIFFER: {entry} had {100 * share:.0f} % of the gradient evaluations of "
+                f"{baseline}"
+            )
+        if row["rounds"] != budgets.loc[baseline, "rounds"]:
+            notes.append(
+                f"BUDGETS DIFFER: {entry} had {row['rounds']:.0f} rounds, {baseline} "
+                f"{budgets.loc[baseline, 'rounds']:.0f}"
+            )
+    return notes or ["All entries had the same number of rounds and of gradient evaluations."]
+
+
+def about_settings(runs: Sequence[Finished]) -> list[str]:
+    """In which settings of the training, beside local epochs, entries differ."""
+    notes = []
+    for name in map(str, runs[0].settings["schedule"]):
+        who: dict[str, str] = {}
+        for run in runs:
+            value = str(run.settings["schedule"].get(name))
+            others = who.get(value, "").split(", ") if value in who else []
+            who[value] = ", ".join(dict.fromkeys([*others, run.label]))
+        if len(who) > 1 and name not in ("local_epochs", "rounds"):
+            values = "; ".join(f"{value} ({labels})" for value, labels in who.items())
+            notes.append(f"{name} differs: {values}")
+    return notes
+
+
+def about_tests(compared: Sequence[Difference], runs: Sequence[Finished], metric: str) -> list[str]:
+    """What was tested, in words."""
+    tested = [one for one in compared if one.test]
+    if not tested:
+        return ["Nothing was tested: no two entries have test cases of one split to be paired."]
+    first = tested[0]
+    known = all("group" in run.result.cases for run in runs)
+    unit = "patients or lesions" if known else "test images (runs that did not note the patient)"
+    how = (
+        "two-sided p of a Wilcoxon signed-rank test on the differences of the units, each the mean "
+        "over its cases and seeds"
+    )
+    if first.test == BOOTSTRAP:
+        how = "two-sided p from where 0 lies among the draws"
+    return [
+        f"Differences in mean {heading(metric, unit=False)} over the sites to {first.baseline}, "
+        f"paired: 95 % percentile interval of {DRAWS} bootstrap draws (seed {SEED}) of {unit} "
+        f"within each site, the same for both; {how}. {first.units} units and {first.cases} tested "
+        f"cases over {len(first.seeds)} {'seeds' if len(first.seeds) > 1 else 'seed'}; p corrected "
+        f"by Holm for {len(tested)} {'comparisons' if len(tested) > 1 else 'comparison'}.",
+        "Intervals and p-values speak of chance in the choice of test cases, for the models that "
+        "were trained. How much training itself varies shows only in the spread over the seeds.",
+    ]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,62 @@
+"""The live display of a study: a bar for all runs, and one for each that is on its way."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from counterpoint.study.plan import Planned
+from counterpoint.study.running import Tell
+
+
+class Board:
+    """Takes the events of all runs in and draws where each is; a line a run that has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[words]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.console = console
+        self.bars: dict[str, TaskID] = {}
+        self.lock = threading.Lock()
+
+    def take(self, run: Planned | None, event: dict[str, object]) -> None:
+        """Take an event of a run, or of the study, in; called from any thread."""
+        with self.lock:
+            if run is None:
+                self.say(f"note: {event['note']}")
+                return
+            if run.name not in self.bars:
+                self.bars[run.name] = self.progress.add_task(run.name, total=None, words="starting")
+            bar = self.bars[run.name]
+            if "ended" in event:
+                self.progress.remove_task(bar)
+                words = f"failed: {event['ended']}" if event["ended"] else "done"
+                self.say(f"{run.name}: {words}")
+            elif "decoded" in event:
+                self.progress.update(bar, words="decoding images")
+            elif "from" in event:
+                self.progress.update(bar, total=int(str(event["rounds"])))
+            elif "round" in event:
+                at = int(str(event["round"]))
+                self.progress.update(bar, completed=at, words=f"round {at}")
+
+    def say(self, words: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def study_display(console: Console) -> Iterator[Tell]:
+    """Show a study as it goes; only what has ended where the console is not a terminal."""
+    board = Board(console)
+    with board.progress:
+        yield board.take

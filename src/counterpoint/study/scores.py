@@ -1,0 +1,132 @@
+"""What the finished runs of a study say: one tidy table, and means with spread over the seeds."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from counterpoint.data.batches import split_into_batches
+from counterpoint.errors import StateError
+from counterpoint.results import Result
+from counterpoint.study.plan import Planned
+
+LOWER_IS_BETTER = ("loss", "hd95")
+BUDGET = ("rounds", "local_epochs", "local_steps", "gradients", "bytes_up", "bytes_down")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of a study."""
+
+    planned: Planned
+    result: Result
+
+    @property
+    def label(self) -> str:
+        """The entry that it is of."""
+        return self.planned.entry.label
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return self.planned.seed
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """The content of its ``settings.yaml``."""
+        file = self.result.path / "settings.yaml"
+        try:
+            return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise StateError(f"{file} can't be read: {error}") from error
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that trained, in order."""
+        values = self.result.results
+        return [site for site in values["test"] if site != values["holdout"]]
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """What it cost: see `BUDGET`; bytes a round and site, NaN where not known."""
+        values, schedule = self.result.results, self.settings["schedule"]
+        return {
+            "rounds": values["rounds"],
+            "local_epochs": schedule["local_epochs"],
+            "local_steps": local_steps(values.get("training_images", {}), schedule),
+            "gradients": values["images_with_gradient"],
+            "bytes_up": values["bytes"]["up_per_round_and_site"],
+            "bytes_down": values["bytes"]["down_per_round_and_site"],
+        }
+
+
+def local_steps(images: dict[str, int], schedule: dict[str, Any]) -> float:
+    """Batches that a site trains on in a round, mean over the sites; NaN where not known.
+
+    >>> local_steps({"A": 32, "B": 40}, {"batch_size": 16, "local_epochs": 2})
+    5.0
+    """
+    batches = [len(split_into_batches(count, schedule["batch_size"])) for count in images.values()]
+    return schedule["local_epochs"] * fmean(batches) if batches else float("nan")
+
+
+def tidy(runs: Sequence[Finished]) -> pd.DataFrame:
+    """A row an entry, seed and site: all test scores, what the run cost, and where it is.
+
+    ``trained`` is false for a site that was held out.
+    """
+    rows = []
+    for run in runs:
+        values = run.result.results
+        for site, scores in values["test"].items():
+            rows.append(
+                {
+                    "entry": run.label,
+                    "method": values["method"],
+                    "seed": run.seed,
+                    "site": site,
+                    "trained": site != values["holdout"],
+                    **{n: np.nan if x is None else x for n, x in scores.items()},
+                    "chosen_round": values["chosen_round"],
+                    "statistics": values["statistics"],
+                    **run.budget,
+                    "protocol": values["protocol"],
+                    "data_fingerprint": values["data_fingerprint"],
+                    "folder": run.planned.folder.name,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def by_seed(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A row an entry and seed; a column a site, and ``mean`` and ``worst site`` of those trained.
+
+    >>> scores = pd.DataFrame({"entry": "a", "seed": 1, "site": ["A", "B"], "trained": True,
+    ...                        "dice": [0.5, 0.75]})
+    >>> by_seed(scores, "dice").iloc[0].to_dict()
+    {'A': 0.5, 'B': 0.75, 'mean': 0.625, 'worst site': 0.5}
+    """
+    keys = ["entry", "seed"]
+    order = list(dict.fromkeys(scores["site"]))
+    wide = scores.pivot(index=keys, columns="site", values=metric)[order]
+    own = scores[scores["trained"]].groupby(keys)[metric]
+    worst = own.max() if metric in LOWER_IS_BETTER else own.min()
+    wide[[MEAN, WORST]] = pd.DataFrame({MEAN: own.mean(), WORST: worst})
+    return wide.rename_axis(columns=None).loc[scores[keys].drop_duplicates().agg(tuple, axis=1)]
+
+
+MEAN, WORST = "mean", "worst site"
+
+
+def over_seeds(wide: pd.DataFrame) -> pd.DataFrame:
+    """Mean and sample standard deviation over the seeds (NaN for a single one), as two levels.
+
+    Entries stay in the order in which they come.
+    """
+    entries = list(dict.fromkeys(wide.index.get_level_values("entry")))
+    return wide.groupby(level="entry").agg(["mean", "std"]).loc[entries]
