@@ -240,18 +240,19 @@ def about_seeds(runs: Sequence[Finished]) -> list[str]:
 def about_budgets(budgets: pd.DataFrame, baseline: str) -> list[str]:
     """Entries whose gradients or rounds are not the baseline's."""
     notes = []
-    for entry in map(str, budgets.index):
-        row = budgets.loc[entry]
-        share = row["gradients"] / budgets.loc[baseline, "gradients"]
+    costs = {str(entry): row for entry, row in budgets.to_dict("index").items()}
+    base = costs[baseline]
+    for entry, cost in costs.items():
+        share = cost["gradients"] / base["gradients"]
         if abs(share - 1) > 0.005:
             notes.append(
                 f"BUDGETS DIFFER: {entry} had {100 * share:.0f} % of the gradient evaluations of "
                 f"{baseline}"
             )
-        if row["rounds"] != budgets.loc[baseline, "rounds"]:
+        if cost["rounds"] != base["rounds"]:
             notes.append(
-                f"BUDGETS DIFFER: {entry} had {row['rounds']:.0f} rounds, {baseline} "
-                f"{budgets.loc[baseline, 'rounds']:.0f}"
+                f"BUDGETS DIFFER: {entry} had {cost['rounds']:.0f} rounds, {baseline} "
+                f"{base['rounds']:.0f}"
             )
     return notes or ["All entries had the same number of rounds and of gradient evaluations."]
 
