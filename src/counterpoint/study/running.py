@@ -61,6 +61,29 @@ def share_cores(runs: int, jobs: int | None, machine: Machine, cores: int) -> tu
     return jobs, replace(machine, workers=workers, threads=threads)
 
 
+class Queue:
+    """The first run of a seed decodes its images alone; the others then find them decoded."""
+
+    def __init__(self) -> None:
+        self.ready: set[int] = set()
+        self.busy = False
+        self.turn = threading.Condition()
+
+    def wait(self, seed: int) -> None:
+        """Return when the seed's images are decoded, or nobody else is at it."""
+        with self.turn:
+            self.turn.wait_for(lambda: seed in self.ready or not self.busy)
+            self.busy = self.busy or seed not in self.ready
+
+    def passed(self, seed: int) -> None:
+        """Let the others pass: a run has decoded the seed's images, or has failed to."""
+        with self.turn:
+            if seed not in self.ready:
+                self.ready.add(seed)
+                self.busy = False
+                self.turn.notify_all()
+
+
 def run_missing(
     study: Study, runs: Sequence[Planned], jobs: int, machine: Machine, tell: Tell
 ) -> list[Planned]:
@@ -70,16 +93,24 @@ def run_missing(
     end at once, and what they had completed is kept.
     """
     running: set[subprocess.Popen[str]] = set()
-    turn = threading.Lock()
-    stopped = False
+    turn, queue, stopped = threading.Lock(), Queue(), False
+
+    def pass_on(run: Planned, event: dict[str, object]) -> None:
+        if "from" in event:  # it trains: all is decoded
+            queue.passed(run.seed)
+        tell(run, event)
 
     def play(run: Planned) -> bool:
-        with turn:
-            if stopped:
-                return False
-            process = start(study, run, machine)
-            running.add(process)
-        why = follow(process, run, tell)
+        queue.wait(run.seed)
+        try:
+            with turn:
+                if stopped:
+                    return False
+                process = start(study, run, machine)
+                running.add(process)
+            why = follow(process, run, pass_on)
+        finally:
+            queue.passed(run.seed)
         with turn:
             running.discard(process)
         tell(run, {"ended": why})
@@ -129,7 +160,11 @@ def start(study: Study, run: Planned, machine: Machine) -> "subprocess.Popen[str
     return process
 
 
-def follow(process: "subprocess.Popen[str]", run: Planned, tell: Tell) -> str:
+def follow(
+    process: "subprocess.Popen[str]",
+    run: Planned,
+    tell: Callable[[Planned, dict[str, object]], None],
+) -> str:
     """Pass a run's events on until it ends; returns why it failed, empty if it did not."""
     assert process.stdout is not None
     for event in events_of(process.stdout):
