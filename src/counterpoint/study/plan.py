@@ -103,7 +103,7 @@ class Study:
     @cached_property
     def local_epochs(self) -> int:
         """Local epochs of a method with one gradient an image, where budgets are the same."""
-        given = [self.shared[name] for name in EPOCHS if name in self.shared]
+        given = [value for name, value in self.shared.items() if name in EPOCHS]
         return TypeAdapter(int).validate_python(given[-1])
 
     def fit(self, entry: Entry) -> Fit | None:

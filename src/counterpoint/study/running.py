@@ -101,6 +101,7 @@ def run_missing(
         tell(run, event)
 
     def play(run: Planned) -> bool:
+        nonlocal stopped
         queue.wait(run.seed)
         try:
             with turn:
@@ -109,6 +110,9 @@ def run_missing(
                 process = start(study, run, machine)
                 running.add(process)
             why = follow(process, run, pass_on)
+        except BaseException:
+            stopped = True  # nothing more is begun
+            raise
         finally:
             queue.passed(run.seed)
         with turn:

@@ -1,0 +1,412 @@
+"""Studies from end to end: runs in this process, in others, and what is made of them."""
+
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from counterpoint import api, compare
+from counterpoint.cli.training import takes_settings
+from counterpoint.errors import SettingsError, StateError
+from counterpoint.study import running
+from counterpoint.study.differences import cases_of, score_of
+from counterpoint.study.entry import parse_entry
+from counterpoint.study.findings import find, study_in
+from counterpoint.study.job import work
+from counterpoint.study.plan import Planned, plan
+from counterpoint.study.scores import Finished
+from counterpoint.study.sheets import sheets
+from counterpoint.study.writers import latex, markdown, write
+from tests.running import call, ended, start
+
+SMALL = {"rounds": 2, "local_epochs": 2, "image_size": 32, "batch_size": 8, "train_limit": 16}
+SMALL |= {"model": "tests.running:Tiny", "lr": 0.1}
+DENSE = SMALL | {"task": "segmentation", "model": "tests.running:TinyDense", "local_epochs": 1}
+MACHINE = {"machine.workers": 1, "machine.threads": 1}
+
+
+def made(folder, entries, seeds, settings):
+    """A study whose runs were done in this process, as their own processes do them."""
+    study = plan(folder, "phantom", [parse_entry(one) for one in entries], seeds, settings)
+    study.save()
+    for run in study.runs():
+        options = study.settings_of(run.entry, run.seed)[1] | MACHINE
+        job = {"method": run.entry.method, "data": "phantom", "folder": str(run.folder)}
+        work(job | {"settings": options, "workers": 1}, lambda event: None)
+    return study
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures():
+    """What takes a second a run and is looked at elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "draw_figures", lambda result: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory):
+    entries = ["prrfl", "local", "local:momentum=0", "fedavg:statistics=recalibrated"]
+    return made(tmp_path_factory.mktemp("study") / "s", entries, [1, 2], SMALL)
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("study") / "s", ["local", "fedavg"], [1, 2], DENSE)
+
+
+def results_of(study, name):
+    files = (study.folder / f"{name}-{seed}" / "results.json" for seed in study.seeds)
+    return [json.loads(file.read_text()) for file in files]
+
+
+def test_all_had_the_same_gradients(classified):
+    budgets = find(classified).budgets
+    assert budgets["gradients"].nunique() == 1
+    assert budgets["local_epochs"].to_dict()["prrfl"] == 1
+    assert budgets["local_epochs"].to_dict()["local"] == 2
+    assert budgets["local_steps"].to_dict()["local"] == 2 * 2  # 16 images in batches of 8, twice
+    assert budgets.loc["local", "gradients"] == 4 * 16 * 2 * 2  # sites, images, epochs, rounds
+    assert budgets.loc["local", "bytes_up"] == 0
+    assert budgets.loc["prrfl", "bytes_up"] > 0
+    assert any("the same number of rounds and of gradient" in one for one in find(classified).notes)
+
+
+def test_the_table_is_that_of_the_results(classified):
+    found = find(classified)
+    assert found.entries == [
+        "prrfl",
+        "local",
+        "local:momentum=0",
+        "fedavg:statistics=recalibrated",
+    ]
+    runs = results_of(classified, "prrfl")
+    for site in found.sites:
+        values = [run["test"][site]["macro_f1"] for run in runs]
+        cell = found.table.loc["prrfl"][site]
+        assert cell["mean"] == pytest.approx(mean(values))
+        assert cell["std"] == pytest.approx(stdev(values))
+    worst = [min(site["macro_f1"] for site in run["test"].values()) for run in runs]
+    assert found.table.loc["prrfl"][("worst site", "mean")] == pytest.approx(mean(worst))
+    assert found.table.loc["prrfl"][("mean", "mean")] == pytest.approx(
+        mean(run["mean"]["macro_f1"] for run in runs)
+    )
+
+
+def test_a_method_against_itself(classified):
+    found = find(classified, baseline="local")
+    itself = next(one for one in found.differences if one.entry == "local:momentum=0")
+    assert (itself.difference, itself.low, itself.high) == (0, 0, 0)
+    assert (itself.p, itself.corrected, itself.better) == (1, 1, 0)
+    assert itself.seeds == (1, 2)
+
+
+def test_differences_and_their_tests(classified):
+    found = find(classified, baseline="fedavg:statistics=recalibrated")
+    table = found.table[("mean", "mean")]
+    for one in found.differences:
+        assert one.difference == pytest.approx(table[one.entry] - table[one.baseline])
+        assert one.low <= one.difference + 0.05
+        assert one.high >= one.difference - 0.05
+        assert one.test == "paired bootstrap"
+    # holm: nothing becomes smaller, and the smallest is multiplied by how many there are
+    smallest = min(found.differences, key=lambda one: one.p)
+    assert smallest.corrected == pytest.approx(min(1, 3 * smallest.p))
+    same = find(classified, baseline="fedavg:statistics=recalibrated")
+    assert same.differences == found.differences  # drawn by a seed of its own
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "accuracy", "auc"])
+def test_scores_of_all_cases_are_the_results(classified, metric):
+    for planned in classified.runs()[:2]:
+        run = Finished(
+            planned, find(classified) and __import__("counterpoint").Result(planned.folder)
+        )
+        for site, rows in cases_of(run).groupby("site"):
+            score = score_of(rows, metric)(np.ones((1, len(rows))))
+            assert score == pytest.approx(run.result.results["test"][site][metric], abs=1e-5)
+
+
+def test_cases_are_known_again_under_another_seed(classified):
+    """A training limit takes other images for another seed; the cases keep their numbers."""
+    one, other = (
+        pd.read_csv(classified.folder / f"local-{seed}" / "test_cases.csv") for seed in (1, 2)
+    )
+    both = one.merge(other, on=["site", "case"])
+    assert 0 < len(both) < len(one)
+    assert (both["class_x"] == both["class_y"]).all()
+    assert (both["group_x"] == both["group_y"]).all()
+    (first, *_) = find(classified).differences
+    assert len(one) < first.units < first.cases == len(one) + len(other)
+
+
+def test_segmentation_is_ranked(segmented):
+    found = find(segmented)
+    (one,) = found.differences
+    assert (one.entry, one.baseline, one.test) == ("fedavg", "local", "Wilcoxon signed-rank")
+    assert found.metric == "dice"
+    by_unit = []
+    for seed in (1, 2):
+        own, base = (
+            pd.read_csv(segmented.folder / f"{name}-{seed}" / "test_cases.csv")
+            for name in ("fedavg", "local")
+        )
+        by_unit.append(own.assign(dice=own["dice"] - base["dice"]))
+    units = pd.concat(by_unit).groupby(["site", "group"])["dice"].mean()
+    assert one.units == len(units)
+    from scipy.stats import wilcoxon
+
+    assert one.p == pytest.approx(wilcoxon(units).pvalue)
+    far = find(segmented, metric="hd95")
+    pairs = zip(results_of(segmented, "fedavg"), results_of(segmented, "local"), strict=True)
+    closer = [own["mean"]["hd95"] < base["mean"]["hd95"] for own, base in pairs]
+    assert far.differences[0].better == sum(closer)
+
+
+def test_the_loss_is_shown_and_not_tested(classified):
+    found = find(classified, metric="loss")
+    assert {one.test for one in found.differences} == {""}
+    assert any("Nothing was tested" in note for note in found.notes)
+    best = {row for row, place in sheets(found)[0].best if place == 1}
+    losses = found.table[(found.sites[0], "mean")].tolist()
+    assert {losses[row] for row in best} == {min(losses)}
+
+
+@pytest.fixture
+def copied(classified, tmp_path):
+    shutil.copytree(classified.folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_other_data_are_not_paired(copied):
+    file = copied / "prrfl-2" / "results.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps(values | {"data_fingerprint": "another"}))
+    found = find(study_in(copied))
+    assert found.differences[0].seeds == (1,)
+    assert any(note.startswith("WARNING: with seed 2 the entries did not") for note in found.notes)
+
+
+def test_what_is_missing_is_said(copied):
+    shutil.rmtree(copied / "prrfl-2")
+    (copied / "logs").mkdir(exist_ok=True)
+    (copied / "logs" / "prrfl-2.log").write_text("note: x\nerror: the loss is nan\n")
+    found = find(study_in(copied))
+    reason = f"the loss is nan (all of it in {copied / 'logs' / 'prrfl-2.log'})"
+    assert found.missing == [("prrfl, seed 2", reason)]
+    assert "MISSING: prrfl, seed 2: the loss is nan" in markdown(found)
+    assert any("prrfl has only seed 1" in note for note in found.notes)
+    assert sheets(found)[0].rows[0][-1] == "1"
+    assert "±" not in sheets(found)[0].rows[0][1]
+    for run in copied.glob("*/results.json"):
+        run.unlink()
+    with pytest.raises(StateError, match=r"no finished run yet.*the loss is nan"):
+        find(study_in(copied))
+
+
+def test_budgets_that_differ_are_flagged(copied):
+    file = copied / "prrfl-2" / "results.json"
+    values = json.loads(file.read_text())
+    cost = values["images_with_gradient"]
+    file.write_text(json.dumps(values | {"images_with_gradient": 2 * cost}))
+    notes = find(study_in(copied)).notes
+    assert any("BUDGETS DIFFER: prrfl had 150 % of the gradient" in note for note in notes)
+
+
+def test_a_folder_of_runs_is_a_study(copied, classified):
+    (copied / "study.yaml").unlink()
+    found = find(study_in(copied))
+    assert set(found.entries) == set(classified.entries)
+    assert found.table.loc["prrfl"].tolist() == find(classified).table.loc["prrfl"].tolist()
+    (copied / "prrfl-1").rename(copied / "mine")
+    with pytest.raises(StateError, match="does not end in its seed; call it mine-1"):
+        study_in(copied)
+
+
+def test_runs_of_two_tasks_are_no_study(copied, segmented):
+    (copied / "study.yaml").unlink()
+    shutil.copytree(segmented.folder / "fedavg-1", copied / "fedavg-1")
+    with pytest.raises(StateError, match=r"can't be compared: .*segmentation"):
+        find(study_in(copied))
+
+
+def test_files(copied, classified):
+    found = find(study_in(copied))
+    write(found)
+    again = pd.read_csv(copied / "table.csv")
+    assert again["macro_f1"].tolist() == found.scores["macro_f1"].tolist()
+    assert len(again) == 4 * 2 * 4  # entries, seeds, sites
+    values = json.loads((copied / "study.json").read_text())
+    assert values["table"]["prrfl"]["mean"]["mean"] == found.table.loc["prrfl"][("mean", "mean")]
+    assert values["differences"][0]["seeds"] == [1, 2]
+    for line in (copied / "table.md").read_text().splitlines():
+        if line.startswith("|"):
+            columns = line.count("|")
+        elif line.startswith("-"):
+            break
+    assert columns == 1 + len(sheets(found)[-1].columns)
+
+
+def test_latex_is_escaped_and_whole(classified):
+    text = latex(find(classified))
+    body = text.replace("% needs \\usepackage{booktabs}\n", "")
+    assert not re.search(r"(?<!\\)[%#_]", body)  # nor a comment, nor a subscript
+    assert "<" not in body.replace("$<$", "")
+    plain = re.sub(r"\\[{}]", "", body)
+    assert plain.count("{") == plain.count("}")
+    for name in ("table", "tabular"):
+        assert body.count(rf"\begin{{{name}}}") == body.count(rf"\end{{{name}}}") == 3
+    for table in body.split(r"\begin{tabular}")[1:]:
+        columns = len(re.match(r"\{(l r*|lr*)\}", table).group(1))
+        rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        assert len(rows) >= 4
+        for row in rows:
+            assert len(re.findall(r"(?<!\\)&", row)) == columns - 1
+    assert body.count(r"\textbf") >= 6  # the best of each column
+    assert "over 2 seeds" in body
+    assert "Protocol: grouped" in body
+
+
+def test_the_command_prints_what_is_there(copied):
+    code, out, _ = call("compare", "--out", copied, "--json", "--baseline", "prrfl")
+    assert code == 0
+    assert json.loads(out)["baseline"] == "prrfl"
+    code, out, _ = call("compare", "--out", copied, "--metric", "auc")
+    assert code == 0
+    assert "Test AUC %" in out
+    assert (copied / "table.tex").exists()
+    for options, words in (
+        (["--baseline", "fedbn"], "no finished run"),
+        (["--metric", "dice"], "there are macro_f1"),
+        (["--rounds", "3"], "settings change nothing"),
+        (["fedavg", "--budget", "money"], "unknown budget 'money'"),
+        (["fedavg", "--rounds", "9"], "was begun with"),
+        (["fedavg", "--seeds", "few"], "write how many"),
+        (["fedavg", "--vary", "lr"], "NAME=VALUE,VALUE"),
+    ):
+        code, _, err = call("compare", *options, "--out", copied)
+        assert (code, words in err) == (2, True), err
+
+
+def test_nothing_is_begun_where_something_is(tmp_path):
+    (tmp_path / "thesis.doc").write_text("all of it")
+    code, _, err = call("compare", "fedavg", "--data", "phantom", "--out", tmp_path)
+    assert code == 2
+    assert "is no study and is left as it is" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+    code, _, err = call("compare", "fedavg", "--out", tmp_path / "new")
+    assert code == 2
+    assert "--data" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_of_settings_brings_training_and_no_composition(copied, tmp_path):
+    """Else the file of one method's run would make one method of all entries."""
+    file = copied / "fedavg-statistics-recalibrated-1" / "settings.yaml"
+    given = {}
+
+    @takes_settings
+    def command(settings):
+        given.update(settings)
+
+    options = dict.fromkeys(inspect.signature(command).parameters)
+    command(**options | {"config": file, "rounds": 7})
+    assert given["schedule.model"] == "tests.running:Tiny"
+    assert given["schedule.rounds"] == 7  # options win over the file
+    assert given["data.train_limit"] == 16
+    assert {name.partition(".")[0] for name in given} == {"data", "schedule"}
+    assert not {"data.name", "data.split_seed", "seed"} & set(given)
+
+
+def planned(folder: Path, seed: int = 1) -> Planned:
+    return Planned(parse_entry("fedavg"), seed, folder / f"f-{seed}", folder / f"f-{seed}.log")
+
+
+def doing(script: str) -> "subprocess.Popen[str]":
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True)
+
+
+def test_a_run_that_is_killed_from_outside_says_so(tmp_path):
+    process = doing("import os; os.kill(os.getpid(), 9)")
+    why = running.follow(process, planned(tmp_path), lambda run, event: None)
+    assert why.startswith("ended from outside by SIGKILL, often for want of memory")
+    assert str(tmp_path / "f-1.log") in why
+
+
+def test_an_interrupt_ends_all_runs(tmp_path, monkeypatch):
+    class Interrupted(BaseException):
+        pass
+
+    processes = []
+
+    def start(study, run, machine):
+        processes.append(doing("import time; print('{\"from\": 1}', flush=True); time.sleep(60)"))
+        return processes[-1]
+
+    def tell(run, event):
+        if len(processes) == 2:
+            raise Interrupted
+
+    monkeypatch.setattr(running, "start", start)
+    runs = [planned(tmp_path, seed) for seed in (1, 2, 3)]
+    begun = time.monotonic()
+    with pytest.raises(Interrupted):
+        running.run_missing(None, runs, jobs=2, machine=None, tell=tell)
+    assert time.monotonic() - begun < 30
+    assert len(processes) == 2  # the third was not begun
+    assert [process.wait(timeout=10) for process in processes] == [-signal.SIGKILL] * 2
+
+
+def test_killed_in_the_middle_then_asked_again(tmp_path):
+    """The runs end with their study; the same words go on, and a failure stops no other run."""
+    out = tmp_path / "study"
+    broken = "fedavg:model=tests.running:Breaks,model_options={at: 3}"
+    small = ["--rounds", 4, "--local-epochs", 1, "--image-size", 32, "--train-limit", 16]
+    small += ["--batch-size", 8, "--model", "tests.running:Tiny", "--seeds", "5,"]
+    small += ["--jobs", 1, "--workers", 1]
+    words = ["compare", "local", broken, "--data", "phantom", *small, "--out", out]
+    process = start(*words)
+    give_up = time.monotonic() + 120
+    while not (out / "local-5" / "state" / "round-00001.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    assert ended(process)[0] == -signal.SIGKILL
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    code, out_text, err = call(*words)
+    assert code == 1, err
+    assert "Test macro-F1" in out_text
+    found = find(study_in(out))
+    ((run, why),) = found.missing
+    assert run == f"{broken}, seed 5"
+    assert "site 'east'" in why
+    assert "site 'east'" in err
+    assert found.entries == ["local"]
+    alone = made(tmp_path / "alone", ["local"], [5], dict(SMALL, rounds=4, local_epochs=1, lr=0.01))
+    for file in ("scores.csv", "test_cases.csv"):
+        assert (out / "local-5" / file).read_bytes() == (
+            alone.folder / "local-5" / file
+        ).read_bytes()
+
+
+def test_in_python(tmp_path):
+    with pytest.raises(SettingsError, match=r"entry 'fedavg'.*rounds"):
+        compare(["fedavg"], "phantom", out=tmp_path / "s", rounds=0)
+    assert not (tmp_path / "s").exists()
+    assert os.listdir(tmp_path) == []
