@@ -340,7 +340,8 @@ def doing(script: str) -> "subprocess.Popen[str]":
 
 def test_a_run_that_is_killed_from_outside_says_so(tmp_path):
     process = doing("import os; os.kill(os.getpid(), 9)")
-    why = running.follow(process, planned(tmp_path), lambda run, event: None)
+    run = planned(tmp_path)
+    why = running.verdict(run, running.follow(process, run, lambda run, event: None))
     assert why.startswith("ended from outside by SIGKILL, often for want of memory")
     assert str(tmp_path / "f-1.log") in why
 
@@ -355,7 +356,10 @@ def test_an_interrupt_ends_all_runs(tmp_path, monkeypatch):
         processes.append(doing("import time; print('{\"from\": 1}', flush=True); time.sleep(60)"))
         return processes[-1]
 
+    ends = []
+
     def tell(run, event):
+        ends.extend(event.get("ended", []))
         if len(processes) == 2:
             raise Interrupted
 
@@ -366,6 +370,7 @@ def test_an_interrupt_ends_all_runs(tmp_path, monkeypatch):
         running.run_missing(None, runs, jobs=2, machine=None, tell=tell)
     assert time.monotonic() - begun < 30
     assert len(processes) == 2  # the third was not begun
+    assert ends == []  # they did not fail, they were stopped
     assert [process.wait(timeout=10) for process in processes] == [-signal.SIGKILL] * 2
 
 

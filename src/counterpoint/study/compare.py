@@ -65,12 +65,6 @@ def compare(
         CounterpointError: for wrong settings or data, for settings that are not those with which
             ``out`` was begun, or if no run at all could be finished. Single runs that failed are
             in ``Findings.missing``.
-
-    >>> import tempfile
-    >>> found = compare(["fedavg", "local"], "phantom", out=tempfile.mkdtemp(), seeds=1, rounds=1,
-    ...                 local_epochs=1, image_size=32, train_limit=16)
-    >>> found.baseline, found.entries
-    ('local', ['fedavg', 'local'])
     """
     out = Path(out)
     given = dict(flatten({**(settings or {}), **options}))
@@ -94,6 +88,7 @@ def compare(
         if runs := [run for run in study.runs() if not run.finished]:
             for sentence in study.fits():
                 report(None, {"note": sentence})
+            report(None, {"runs": len(runs)})
         jobs, machine = share_cores(len(runs), jobs, machine, loky.cpu_count())
         run_missing(study, runs, jobs, machine, report)
         found = find(study, metric, baseline)

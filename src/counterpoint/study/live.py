@@ -25,6 +25,8 @@ class Board:
             disable=not console.is_terminal,
         )
         self.console = console
+        self.whole = self.progress.add_task("runs", total=None, visible=False, words="")
+        self.runs = self.ended = 0
         self.bars: dict[str, TaskID] = {}
         self.lock = threading.Lock()
 
@@ -32,15 +34,17 @@ class Board:
         """Take an event of a run, or of the study, in; called from any thread."""
         with self.lock:
             if run is None:
-                self.say(f"note: {event['note']}")
+                self.take_of_all(event)
                 return
             if run.name not in self.bars:
                 self.bars[run.name] = self.progress.add_task(run.name, total=None, words="starting")
             bar = self.bars[run.name]
             if "ended" in event:
                 self.progress.remove_task(bar)
+                self.ended += 1
+                self.progress.update(self.whole, completed=self.ended, words=self.count)
                 words = f"failed: {event['ended']}" if event["ended"] else "done"
-                self.say(f"{run.name}: {words}")
+                self.say(f"{self.count}: {run.name}: {words}")
             elif "decoded" in event:
                 self.progress.update(bar, words="decoding images")
             elif "from" in event:
@@ -48,6 +52,19 @@ class Board:
             elif "round" in event:
                 at = int(str(event["round"]))
                 self.progress.update(bar, completed=at, words=f"round {at}")
+
+    def take_of_all(self, event: dict[str, object]) -> None:
+        """Take an event of the study in: how many runs there are, or a note."""
+        if "runs" in event:
+            self.runs = int(str(event["runs"]))
+            self.progress.update(self.whole, total=self.runs, words=self.count, visible=True)
+        else:
+            self.say(f"note: {event['note']}")
+
+    @property
+    def count(self) -> str:
+        """How many of the runs have ended."""
+        return f"{self.ended} of {self.runs}"
 
     def say(self, words: str) -> None:
         """Print a line above the bars."""

@@ -109,7 +109,7 @@ def run_missing(
                     return False
                 process = start(study, run, machine)
                 running.add(process)
-            why = follow(process, run, pass_on)
+            code = follow(process, run, pass_on)
         except BaseException:
             stopped = True  # nothing more is begun
             raise
@@ -117,6 +117,9 @@ def run_missing(
             queue.passed(run.seed)
         with turn:
             running.discard(process)
+            if stopped:
+                return False
+        why = verdict(run, code)
         tell(run, {"ended": why})
         return not why
 
@@ -168,8 +171,8 @@ def follow(
     process: "subprocess.Popen[str]",
     run: Planned,
     tell: Callable[[Planned, dict[str, object]], None],
-) -> str:
-    """Pass a run's events on until it ends; returns why it failed, empty if it did not."""
+) -> int:
+    """Pass a run's events on until it ends; returns its exit code."""
     assert process.stdout is not None
     for event in events_of(process.stdout):
         tell(run, event)
@@ -177,6 +180,11 @@ def follow(
     with suppress(BrokenPipeError):
         process.stdin.close()  # type: ignore[union-attr]
     process.stdout.close()
+    return code
+
+
+def verdict(run: Planned, code: int) -> str:
+    """Why a run failed that ended with an exit code; empty if it did not. Its log is kept then."""
     if code == 0 and run.finished:
         run.log.unlink(missing_ok=True)
         return ""
