@@ -96,7 +96,9 @@ def federate(
         folder.lock(),
         gather(settings, task, shape, workers, threads, report) as crew,
     ):
-        return conduct(play, Here(folder, settings, task, shape, by_name, holdout, crew))
+        return conduct(
+            play, Here(folder, settings, task, shape, federation.form, by_name, holdout, crew)
+        )
 
 
 def conduct(play: Play, sites: Sites) -> Result:

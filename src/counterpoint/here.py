@@ -7,6 +7,7 @@ from typing import Any
 from counterpoint.at_site import Answer, Job, Order, work
 from counterpoint.client import ClientData
 from counterpoint.crew import Crew
+from counterpoint.data.site import Form
 from counterpoint.exam import Exam, Tested, score_test
 from counterpoint.folder import Kept, RunFolder
 from counterpoint.results import write_models
@@ -22,6 +23,7 @@ class Here:
     settings: Settings
     task: Task
     shape: tuple[int, ...]
+    form: Form
     clients: Mapping[str, ClientData]
     holdout: ClientData | None
     crew: Crew[Any]
@@ -43,4 +45,6 @@ class Here:
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
         """Write the chosen models into the run's folder; tell whether they are all one."""
         files = {site: self.folder.state / kept.file for site, kept in chosen.items()}
-        return write_models(self.folder.path, self.settings, self.task, self.shape, round, files)
+        return write_models(
+            self.folder.path, self.settings, self.task, self.shape, self.form, round, files
+        )

@@ -77,7 +77,9 @@ def model_card(
 ) -> dict[str, str]:
     """What is saved beside a model's weights, so that it can be loaded again.
 
-    Of ``facts``, which are free, ``input_range`` has a meaning: see `Predictor`.
+    Of ``facts``, which are free, some have a meaning: ``input_range`` (see `Predictor`), and for
+    `counterpoint.predict` ``form`` (how images are read, see `counterpoint.data.site.Form`),
+    ``precision``, ``batch_size`` and ``seed``.
     """
     card = {
         "format": FORMAT,

@@ -10,13 +10,14 @@ and the amplitude normalisation, of which the released HarmoFL computes the zero
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from counterpoint.data.site import Form
 from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.files import write_tensors
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation, Harmoniser, NoHarmoniser
@@ -116,6 +117,8 @@ def import_checkpoint(
         found.harmonise,
         found.statistics,
         input_range=found.input_range,
+        # HarmoFL's U-Net was trained on a slice and its neighbours; photographs have none
+        form=asdict(Form(neighbours=found.model == "unet")),
         method=source,
         imported_from=path.name,
         **found.facts,

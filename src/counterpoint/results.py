@@ -3,15 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pandas as pd
 import torch
 
-from counterpoint.errors import StateError
+from counterpoint.data.site import Form
+from counterpoint.errors import StateError, nearest
 from counterpoint.files import read_tensors, write_tensors
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
@@ -74,13 +76,25 @@ class Result:
         Raises:
             StateError: if there is no such model.
         """
+        return load_model(self.model_file(site))[0]
+
+    def model_file(self, site: str | None = None) -> Path:
+        """File of a site's model, or of the global one; raises as :meth:`model` does."""
         folder = self.path / "models"
         path = folder / "global.safetensors" if site is None else _personal(folder, site)
-        if not path.is_file():
-            there = sorted(p.stem for p in folder.rglob("*.safetensors"))
-            what = "global model" if site is None else f"model of site '{site}'"
-            raise StateError(f"{self.path} has no {what}; it has {', '.join(there)}")
-        return load_model(path)[0]
+        if path.is_file():
+            return path
+        there = sorted(p.stem for p in folder.rglob("*.safetensors"))
+        if not there:
+            raise StateError(
+                f"{self.path} has no models yet; is it a run, and is it finished? "
+                f"`counterpoint resume {self.path}` goes on with one"
+            )
+        personal = [unquote(name) for name in there if name != "global"]
+        what = "global model" if site is None else f"model of site '{site}'"
+        hint = "" if site is None else nearest(site, personal)
+        known = ", ".join(map(unquote, there))
+        raise StateError(f"{self.path} has no {what}{hint}; it has {known}")
 
 
 def runs_in(folder: str | Path) -> list[Result]:
@@ -140,6 +154,7 @@ def write_models(
     settings: Settings,
     task: Task,
     shape: tuple[int, ...],
+    form: Form,
     round: int,
     chosen: Mapping[str, Path],
 ) -> bool:
@@ -152,16 +167,23 @@ def write_models(
         first = first or model
         same = same and all_equal([first, model])
         if not method.pooled:
-            card = _card(settings, task, shape, round, site=name)
+            card = _card(settings, task, shape, form, round, site=name)
             write_tensors(_personal(folder, name), model, card)
     if same:
-        write_tensors(folder / "global.safetensors", first, _card(settings, task, shape, round))
+        card = _card(settings, task, shape, form, round)
+        write_tensors(folder / "global.safetensors", first, card)
     return same
 
 
 def _card(
-    settings: Settings, task: Task, shape: tuple[int, ...], round: int, **facts: object
+    settings: Settings,
+    task: Task,
+    shape: tuple[int, ...],
+    form: Form,
+    round: int,
+    **facts: object,
 ) -> dict[str, str]:
+    """A model's card: how it is made again, and how it is given images as in training."""
     method = settings.method
     return model_card(
         method.schedule.model,
@@ -171,6 +193,10 @@ def _card(
         shape,
         method.harmonise,
         method.statistics,
+        form=asdict(form),
+        precision=method.schedule.precision,
+        batch_size=method.schedule.batch_size,
+        seed=settings.seed,
         method=method.name,
         round=round,
         **facts,
