@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from counterpoint.api import resume, run
     from counterpoint.data import Federation, Site, datasets, inspect, load
     from counterpoint.methods import Method, Schedule, find_method
+    from counterpoint.prediction import predict
     from counterpoint.predictor import load_model
     from counterpoint.results import Result
     from counterpoint.study import compare
@@ -21,6 +22,7 @@ _HOMES = {
     "counterpoint.data": ("Federation", "Site", "datasets", "inspect", "load"),
     "counterpoint.api": ("resume", "run"),
     "counterpoint.methods": ("Method", "Schedule", "find_method"),
+    "counterpoint.prediction": ("predict",),
     "counterpoint.predictor": ("load_model",),
     "counterpoint.results": ("Result",),
     "counterpoint.study": ("compare",),
@@ -38,6 +40,7 @@ __all__ = [
     "inspect",
     "load",
     "load_model",
+    "predict",
     "resume",
     "run",
 ]

@@ -3,15 +3,16 @@
 import errno
 import hashlib
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from counterpoint.errors import StateError
+from counterpoint.errors import SettingsError, StateError
 
 
 def write_bytes(path: Path, data: bytes) -> str:
@@ -33,6 +34,30 @@ def write_bytes(path: Path, data: bytes) -> str:
             aside.unlink(missing_ok=True)
         raise write_error(path, error) from error
     return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write to, which becomes ``path`` after the block; after an error, nothing.
+
+    Raises:
+        SettingsError: if there is something at ``path`` already.
+        StateError: if the disk is full or the folder can't be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SettingsError(f"{path} exists already and is left as it is; choose another --out")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if path.exists():
+            path.rmdir()
+        os.replace(aside, path)
+    except OSError as error:
+        why = error.strerror or error
+        raise StateError(f"{path} can't be written ({why}); nothing is left there") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_error(path: Path, error: OSError) -> StateError:

@@ -8,7 +8,13 @@ import os
 import signal
 import sys
 
-from counterpoint.cli import bring, compare, look, training  # noqa: F401  (their commands)
+from counterpoint.cli import (  # noqa: F401  (their commands)
+    bring,
+    compare,
+    look,
+    predict,
+    training,
+)
 from counterpoint.cli.common import app
 
 __all__ = ["app", "main"]

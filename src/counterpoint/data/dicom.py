@@ -52,6 +52,15 @@ def patient_group(path: str) -> str:
     return f"dicom:{hashlib.sha256(name).hexdigest()[:12]}"
 
 
+def series_id(file: str) -> bytes:
+    """Return what the files of one series have in common; empty for a broken file."""
+    try:
+        tag = "SeriesInstanceUID"
+        return _raw(dcmread(file, stop_before_pixels=True, specific_tags=[tag]), tag)
+    except Exception:  # what is wrong is said when the image is decoded
+        return b""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a series: where it is stored, and where it lies (millimetres, LPS)."""

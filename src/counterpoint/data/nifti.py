@@ -80,6 +80,23 @@ def read_nifti(
     return np.ascontiguousarray(apply_orientation(values, transform)), geometry
 
 
+def like_nifti(path: str, values: npt.NDArray[Any]) -> Any:
+    """Return axial slices (slices, rows, columns, ...) as a volume that lies where a file's does.
+
+    The axes are in the file's own order, and of its header only what says where it lies is kept.
+    """
+    loaded = _load(path, "image")
+    stored = io_orientation(loaded.affine)
+    turned = apply_orientation(values, ornt_transform(_AXIAL, stored))
+    large = isinstance(loaded, nibabel.Nifti2Pair)
+    make: Any = nibabel.Nifti2Image if large else nibabel.Nifti1Image
+    made = make(turned.reshape(*loaded.shape[:3], *values.shape[3:]), loaded.affine)
+    made.set_qform(*loaded.get_qform(coded=True))
+    made.set_sform(*loaded.get_sform(coded=True))
+    made.header.set_xyzt_units(*loaded.header.get_xyzt_units())
+    return made
+
+
 def _load(path: str, column: str) -> Any:
     """Open a file without its values."""
     try:

@@ -17,13 +17,13 @@ from counterpoint.errors import DataError
 
 Kind = Literal["photograph", "nifti", "dicom"]
 
-_PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 
 
 def kind_of(path: str) -> Kind:
     """Tell what a file is, by its name, else by its first bytes."""
     name = path.lower()
-    if name.endswith(_PHOTOGRAPHS):
+    if name.endswith(PHOTOGRAPHS):
         return "photograph"
     if name.endswith((".nii", ".nii.gz")):
         return "nifti"

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -119,6 +120,32 @@ def download_bars(
 
     with bars:
         yield progress
+
+
+@contextmanager
+def prediction_bar(
+    console: Console, note: Callable[[str], None], hidden: bool = False
+) -> Iterator[Report]:
+    """A progress bar over files that are predicted; notes are passed on to ``note``."""
+    bar = Progress(
+        TextColumn("predicting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=hidden or not console.is_terminal,
+        transient=True,
+    )
+    task = bar.add_task("predicting", total=None)
+
+    def report(event: Event) -> None:
+        if "note" in event:
+            note(str(event["note"]))
+        else:
+            bar.update(task, completed=int(str(event["predicted"])), total=int(str(event["of"])))
+
+    with bar:
+        yield report
 
 
 def in_words(event: Event) -> str:

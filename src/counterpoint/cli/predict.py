@@ -1,0 +1,59 @@
+"""Commands that use a trained model: on new images, and elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from counterpoint.cli.common import MACHINE, command, err, give, note, say, state
+
+MODEL = Annotated[Path, typer.Argument(help="Folder of a finished run, or a .safetensors model.")]
+SITE = Annotated[
+    str | None, typer.Option(help="Whose personal model; the global one where left out.")
+]
+
+
+@command
+def predict(
+    model: MODEL,
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Photographs, NIfTI, DICOM, folders with them, or a CSV."),
+    ],
+    to: Annotated[Path, typer.Option("--out", help="New folder for what is predicted.")],
+    site: SITE = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write those of every pixel, too.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out files that can't be read.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images at a time.", rich_help_panel=MACHINE)
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=MACHINE)
+    ] = "auto",
+) -> None:
+    """Predict the classes of images, or masks in the size and place of the images."""
+    import counterpoint
+    from counterpoint.report.live import prediction_bar
+
+    with prediction_bar(err, note, hidden=state["quiet"]) as report:
+        table = counterpoint.predict(
+            model,
+            images,
+            site=site,
+            out=to,
+            probabilities=probabilities,
+            skip_bad=skip_bad,
+            batch_size=batch_size,
+            device=device,
+            report=report,
+        )
+    masks = " and masks/" if "mask" in table else ""
+    rows = table.head(10).to_string(index=False)
+    more = f"\n... {len(table) - 10} rows more" if len(table) > 10 else ""
+    give(escape(rows + more), table.to_dict("records"))
+    say(f"Everything is in {to}: predictions.csv{masks}")

@@ -1,0 +1,82 @@
+"""Find the images that are meant by files, folders and tables."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from counterpoint.data.dicom import is_dicom, series_id
+from counterpoint.data.tables import read_table, require_values
+from counterpoint.data.volumes import PHOTOGRAPHS
+from counterpoint.errors import DataError
+
+_VOLUMES = (".nii", ".nii.gz")
+
+
+def find_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the paths of all images, each once, in the order in which they are named.
+
+    A place is an image file, a CSV with a column ``image`` (paths are relative to its folder), or
+    a folder. A folder is searched with all that is in it, in the order of names, for photographs,
+    NIfTI and DICOM files; DICOM files of one series that have a folder to themselves are one image,
+    the folder.
+
+    Raises DataError for a place that is not there or has no images, a table that can't be read,
+    and a folder in which several DICOM series are mixed.
+    """
+    found: list[str] = []
+    for place in (os.fspath(place) for place in places):
+        if not os.path.exists(place):
+            raise DataError(f"{place} is not there; give image files, folders or a CSV")
+        if os.path.isdir(place):
+            inside = list(_in_folder(place))
+            if not inside:
+                raise DataError(f"{place} holds no photographs, NIfTI or DICOM files")
+            found += inside
+        elif place.lower().endswith(".csv"):
+            found += _in_table(Path(place))
+        else:
+            found.append(place)
+    if not found:
+        raise DataError("no images; give image files, folders or a CSV with a column 'image'")
+    return list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1]
+
+
+def _in_table(file: Path) -> list[str]:
+    column = read_table(file, ("image",))["image"]
+    require_values(file, column)
+    paths = [os.path.join(file.parent, value) for value in column]
+    for line, path in zip(column.index, paths, strict=True):
+        if not os.path.exists(path):
+            raise DataError(
+                f"{file}, line {line}: {path} is not there; correct the path, which is relative to "
+                "the table's folder"
+            )
+    return paths
+
+
+def _in_folder(folder: str) -> Iterator[str]:
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = [os.path.join(here, name) for name in sorted(names) if not name.startswith(".")]
+        others = [path for path in paths if not path.lower().endswith((*PHOTOGRAPHS, *_VOLUMES))]
+        dicoms = [path for path in others if _is_dicom_image(path)]
+        yield from (path for path in paths if path not in set(others))
+        yield from _series(here, dicoms)
+
+
+def _is_dicom_image(path: str) -> bool:
+    return os.path.basename(path).upper() != "DICOMDIR" and is_dicom(path)
+
+
+def _series(folder: str, files: list[str]) -> list[str]:
+    """Return the DICOM files of a folder as images: the folder, if they are one series."""
+    sizes = Counter(map(series_id, files))
+    if len(files) < 2 or max(sizes.values()) == 1:
+        return files
+    if len(sizes) > 1:
+        raise DataError(
+            f"the folder {folder} has the files of {len(sizes)} DICOM series; keep one series in a "
+            "folder"
+        )
+    return [folder]

@@ -1,0 +1,53 @@
+"""Arrays that may be larger than the memory, on the disk as long as they are needed."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from counterpoint.errors import StateError
+
+
+def stacked(parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Put arrays (n, ...) of one shape and type after one another, whatever they need of space.
+
+    Raises:
+        StateError: if the disk is full.
+        ValueError: if there are none.
+
+    >>> stacked(iter([np.zeros((2, 3)), np.ones((1, 3))])).shape
+    (3, 3)
+    """
+    rows, like = 0, None
+    with tempfile.TemporaryFile() as file:
+        try:
+            for like in parts:
+                file.write(np.ascontiguousarray(like).tobytes())
+                rows += len(like)
+            file.flush()
+        except OSError as error:
+            raise _full(error) from error
+        if like is None or rows == 0:
+            raise ValueError("nothing to put together")
+        return np.memmap(file, like.dtype, mode="r", shape=(rows, *like.shape[1:]))
+
+
+def empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Make room for an array of float32 on the disk; raises StateError if that is full."""
+    with tempfile.TemporaryFile() as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # on a full disk, a memory map would be a crash
+                os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
+        except OSError as error:
+            raise _full(error) from error
+        return np.memmap(file, np.float32, mode="r+", shape=shape)
+
+
+def _full(error: OSError) -> StateError:
+    return StateError(
+        f"the folder for temporary files, {tempfile.gettempdir()}, can't be written "
+        f"({error.strerror or error}); free some space there or name another one by TMPDIR"
+    )
