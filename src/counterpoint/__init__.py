@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from counterpoint.api import resume, run
     from counterpoint.data import Federation, Site, datasets, inspect, load
+    from counterpoint.exporting import export
     from counterpoint.methods import Method, Schedule, find_method
     from counterpoint.prediction import predict
     from counterpoint.predictor import load_model
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "counterpoint.data": ("Federation", "Site", "datasets", "inspect", "load"),
     "counterpoint.api": ("resume", "run"),
+    "counterpoint.exporting": ("export",),
     "counterpoint.methods": ("Method", "Schedule", "find_method"),
     "counterpoint.prediction": ("predict",),
     "counterpoint.predictor": ("load_model",),
@@ -36,6 +38,7 @@ __all__ = [
     "Site",
     "compare",
     "datasets",
+    "export",
     "find_method",
     "inspect",
     "load",

@@ -57,3 +57,43 @@ def predict(
     more = f"\n... {len(table) - 10} rows more" if len(table) > 10 else ""
     give(escape(rows + more), table.to_dict("records"))
     say(f"Everything is in {to}: predictions.csv{masks}")
+
+
+@command
+def export(
+    model: MODEL,
+    to: Annotated[Path, typer.Option("--out", help="File to write, e.g. model.onnx.")],
+    site: SITE = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="safetensors, onnx, torchscript, program; by the suffix of --out (.safetensors, "
+            ".onnx, .ts, .pt2) where left out."
+        ),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Images to compare on; the run's own where left out. May be repeated."),
+    ] = None,
+) -> None:
+    """Write a model as a file for elsewhere, with a model card, and check that it agrees."""
+    import dataclasses
+
+    import counterpoint
+
+    done = counterpoint.export(model, to, site=site, format=format, images=images)
+    if done.real is None:
+        note("the run's data are not there, so it was compared on random images only")
+    if done.precision is not None:
+        note(
+            f"the run computed in another precision; float32 differs by up to {done.precision:.1e} "
+            "from its own numbers"
+        )
+    real = "" if done.real is None else f", {done.real:.1e} on {done.images} real ones"
+    give(
+        escape(
+            f"{done.file} is written, its card is {done.card}\n"
+            f"largest difference to the model: {done.random:.1e} on random images{real}"
+        ),
+        dataclasses.asdict(done),
+    )

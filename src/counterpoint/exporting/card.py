@@ -1,0 +1,219 @@
+"""What is said of an exported model: for programs in the file, for people beside it.
+
+Nothing of a patient and no path or file name of the training data gets into it.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from counterpoint.data.downloads import DOWNLOADS
+from counterpoint.errors import CounterpointError
+from counterpoint.exporting.format import Card, Format
+from counterpoint.prediction.chosen import Chosen
+from counterpoint.report.words import heading, number
+from counterpoint.results import Result
+
+if TYPE_CHECKING:
+    from counterpoint.exporting.api import Exported
+
+_FROM_RESULTS = (
+    *("data", "protocol", "holdout", "rounds", "chosen_round", "score", "metrics"),
+    *("statistics", "versions"),
+)
+
+
+def full_card(chosen: Chosen) -> Card:
+    """The model's card with what its run knows: data, sites, scores with intervals, versions.
+
+    Scores are those of the model's own site, or of all sites for a global model.
+    """
+    card = chosen.card | {
+        "output": "logits and probabilities of the classes",
+        "preprocessing": preprocessing(chosen),
+        "exported_by": f"counterpoint {version('counterpoint')}",
+    }
+    if chosen.run is None:
+        return card
+    try:
+        results = Result(chosen.run).results
+    except CounterpointError:  # the folder was cut down to its models
+        return card
+    site = card.get("site")
+    shown = [name for name in results["test"] if site in (None, name)]
+    training = {name: results[name] for name in _FROM_RESULTS if name in results}
+    training["data"] = Path(str(training["data"])).name
+    training["sites"] = [name for name in results["test"] if name != results["holdout"]]
+    training["leaks"] = any("leaks" in note for note in results["data_notes"])
+    scores = {name: results["test"][name] for name in shown}
+    intervals = {name: results["intervals"][name] for name in shown}
+    return card | {"training": training, "test": scores, "intervals": intervals}
+
+
+def preprocessing(chosen: Chosen) -> str:
+    """How files become the model's input, in words."""
+    size, form = chosen.size, chosen.form
+    sides = "x".join([str(size)] * (len(chosen.card["shape"]) - 1))
+    photographs = (
+        f"Photographs: upright by their EXIF orientation, RGB (grey is repeated, transparency "
+        f"dropped), resized to {sides} pixels by antialiased bilinear interpolation whatever "
+        "their shape, divided by 255 (by 65535 where grey has more than 8 bits)."
+    )
+    if form is None:
+        return photographs
+    window = (
+        "a DICOM file's own window, else 0 (or the smallest value, if below) to the volume's 99th "
+        "percentile"
+        if form.window is None
+        else f"{form.window[0]:g} to {form.window[1]:g} in the file's own units"
+    )
+    ranged = f"Values in 0..1 from the range {window}, clipped"
+    if form.volumes == "slices":
+        channels = (
+            "the slice before, the slice and the one after as channels"
+            if form.neighbours
+            else "the slice three times as channels"
+        )
+        return (
+            f"{photographs} Volumes (NIfTI, DICOM): axial slices, seen from the feet, the "
+            f"patient's front on top. {ranged}; each slice resized as photographs are; {channels}."
+        )
+    cut = (
+        f"cut into cubes of {sides} voxels at the file's own resolution, filled up with 0"
+        if form.volumes == "patches"
+        else f"resized to {sides} voxels, linear along each axis, antialiased"
+    )
+    return f"Volumes (NIfTI, DICOM): axial slices from the feet up. {ranged}; {cut}; one channel."
+
+
+def page(chosen: Chosen, card: Card, kind: Format, done: "Exported") -> str:
+    """The card as a Markdown page."""
+    sections = (
+        _title(card),
+        _use(card, kind, done),
+        _input(chosen, card, kind),
+        _training(card),
+        _scores(card),
+        _limits(chosen, card),
+        _check(chosen, kind, done),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _title(card: Card) -> str:
+    classes = ", ".join(card["classes"])
+    task = "Segments" if card["task"] == "segmentation" else "Classifies"
+    whose = f"personal model of site {card['site']}" if "site" in card else "one model"
+    return (
+        f"# Model card\n\n{task} medical images: {classes}. Network `{card['model']}`, {whose}, "
+        f"trained with the method `{card.get('method', 'unknown')}`.\n\n"
+        "**For research. It is not a medical device: no diagnosis or treatment may rest on it.**"
+    )
+
+
+def _use(card: Card, kind: Format, done: "Exported") -> str:
+    lines = kind.use.format(file=done.file.name)
+    return f"## Use\n\n```python\n{lines}\n```"
+
+
+def _input(chosen: Chosen, card: Card, kind: Format) -> str:
+    dense = ", a pixel" if chosen.dense else ""
+    low, high = chosen.predictor.input_range
+    inside = [f"scaling of 0..1 to {low:g}..{high:g}"]
+    if card["harmonise"]["kind"] == "amplitude":
+        inside.insert(0, f"amplitude normalisation (band {card['harmonise']['band']})")
+    rows = "\n".join(f"| {index} | {name} |" for index, name in enumerate(card["classes"]))
+    return (
+        f"## Input and output\n\nInput `images`: float32, "
+        f"(N, {', '.join(map(str, card['shape']))}), values 0 to 1; N is any number.\n\n"
+        f"{card['preprocessing']}\n\nInside the file: {' and '.join(inside)}.\n\n"
+        f"Output: `logits` and `probabilities` (their softmax) of the classes{dense}, along "
+        f"axis 1.\n\n| index | class |\n|---|---|\n{rows}"
+    )
+
+
+def _training(card: Card) -> str:
+    training = card.get("training")
+    if training is None:
+        return "## Training\n\nThe run is not at hand: data, sites and scores are not known here."
+    of = training["data"]
+    licence = (
+        f"The images are under this licence: {DOWNLOADS[of].licence}."
+        if of in DOWNLOADS
+        else "The images have their own terms."
+    )
+    held = f" The site {training['holdout']} did not train." if training["holdout"] else ""
+    leak = (
+        " The split leaks: images of one patient or lesion are in training and test, so that "
+        "scores are too good."
+        if training["leaks"]
+        else ""
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in training["versions"].items())
+    return (
+        f"## Training\n\nData `{of}`, split `{training['protocol']}`; sites: "
+        f"{', '.join(training['sites'])}. No image left its site.{held}{leak}\n\n"
+        f"Method `{card.get('method')}`, batch norm statistics `{card['statistics']}`, "
+        f"{training['rounds']} rounds; validation chose the model of round "
+        f"{training['chosen_round']}. With {versions}.\n\n{licence} Whether weights that were "
+        "learnt from them may be used as you wish, their owners and your law decide; Counterpoint "
+        "itself is under Apache-2.0."
+    )
+
+
+def _scores(card: Card) -> str:
+    if "test" not in card:
+        return ""
+    metrics = card["training"]["metrics"]
+    head = " | ".join(["site", *map(heading, metrics)])
+    rows = []
+    for site, scores in card["test"].items():
+        cells = [_cell(m, scores[m], card["intervals"][site].get(m)) for m in metrics]
+        rows.append(" | ".join([site, *cells]))
+    lines = [head, "|".join(["---"] * (len(metrics) + 1)), *rows]
+    table = "\n".join(f"| {line} |" for line in lines)
+    return (
+        "## Scores\n\nOn test images that were looked at once, with 95 % bootstrap intervals over "
+        f"patients.\n\n{table}"
+    )
+
+
+def _cell(metric: str, value: float | None, interval: list[float | None] | None) -> str:
+    text = number(metric, value)
+    if value is None or not interval or interval[0] is None:
+        return text
+    low, high = (number(metric, end) for end in interval)
+    return f"{text} ({low} to {high})"
+
+
+def _limits(chosen: Chosen, card: Card) -> str:
+    lines = [
+        "Only images like those of its training sites: another scanner, stain, population or "
+        "disease may be answered wrongly, and with confidence.",
+        "Probabilities are not calibrated.",
+    ]
+    if "site" in card:
+        lines.append(f"A personal model: it was fitted to the images of {card['site']}.")
+    if chosen.needs_company:
+        lines.append(
+            "It normalises images by the statistics of those that are predicted together: answers "
+            "depend on them, and one image alone can't be predicted."
+        )
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _check(chosen: Chosen, kind: Format, done: "Exported") -> str:
+    said = [f"{done.random:.1e} on random images"]
+    if done.real is not None:
+        said.append(f"{done.real:.1e} on {done.images} real ones")
+    text = (
+        f"## Check\n\nThis `{kind.name}` file was compared with the model that it was made of: the "
+        f"largest difference of a probability was {' and '.join(said)}."
+    )
+    if done.precision is not None:
+        text += (
+            f" The run itself computed in {str(chosen.precision).removeprefix('torch.')}, this "
+            f"file computes in float32; on the real images that made a difference of up to "
+            f"{done.precision:.1e}."
+        )
+    return text
