@@ -55,7 +55,7 @@ def predict(
     masks = " and masks/" if "mask" in table else ""
     rows = table.head(10).to_string(index=False)
     more = f"\n... {len(table) - 10} rows more" if len(table) > 10 else ""
-    give(escape(rows + more), table.to_dict("records"))
+    give(escape(rows + more), [row.dropna().to_dict() for _, row in table.iterrows()])
     say(f"Everything is in {to}: predictions.csv{masks}")
 
 

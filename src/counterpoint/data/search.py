@@ -13,18 +13,20 @@ from counterpoint.errors import DataError
 _VOLUMES = (".nii", ".nii.gz")
 
 
-def find_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
+def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     """Return the paths of all images, each once, in the order in which they are named.
 
-    A place is an image file, a CSV with a column ``image`` (paths are relative to its folder), or
-    a folder. A folder is searched with all that is in it, in the order of names, for photographs,
-    NIfTI and DICOM files; DICOM files of one series that have a folder to themselves are one image,
-    the folder.
+    The values are paths of fields of view, empty texts where there are none.
+
+    A place is an image file, a CSV with a column ``image`` and maybe ``fov`` or ``fov_mask`` (paths
+    are relative to its folder), or a folder. A folder is searched with all that is in it, in the
+    order of names, for photographs, NIfTI and DICOM files; DICOM files of one series that have a
+    folder to themselves are one image, the folder.
 
     Raises DataError for a place that is not there or has no images, a table that can't be read,
     and a folder in which several DICOM series are mixed.
     """
-    found: list[str] = []
+    found: dict[str, str] = {}
     for place in (os.fspath(place) for place in places):
         if not os.path.exists(place):
             raise DataError(f"{place} is not there; give image files, folders or a CSV")
@@ -32,27 +34,35 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> list[str]:
             inside = list(_in_folder(place))
             if not inside:
                 raise DataError(f"{place} holds no photographs, NIfTI or DICOM files")
-            found += inside
+            found |= dict.fromkeys(inside, "")
         elif place.lower().endswith(".csv"):
-            found += _in_table(Path(place))
+            found |= _in_table(Path(place))
         else:
-            found.append(place)
+            found[place] = ""
     if not found:
         raise DataError("no images; give image files, folders or a CSV with a column 'image'")
-    return list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1]
+    once: dict[str, str] = {}
+    for path in found:
+        once.setdefault(os.path.abspath(path), path)
+    return {path: found[path] for path in once.values()}
 
 
-def _in_table(file: Path) -> list[str]:
-    column = read_table(file, ("image",))["image"]
-    require_values(file, column)
-    paths = [os.path.join(file.parent, value) for value in column]
-    for line, path in zip(column.index, paths, strict=True):
-        if not os.path.exists(path):
-            raise DataError(
-                f"{file}, line {line}: {path} is not there; correct the path, which is relative to "
-                "the table's folder"
-            )
-    return paths
+def _in_table(file: Path) -> dict[str, str]:
+    table = read_table(file, ("image",))
+    require_values(file, table["image"])
+    field = next((name for name in ("fov", "fov_mask") if name in table), None)
+    found = {}
+    for line, row in table.iterrows():
+        paths = [row["image"], row[field] if field else ""]
+        image, fov = (os.path.join(file.parent, path) if path else "" for path in paths)
+        for path in filter(None, (image, fov)):
+            if not os.path.exists(path):
+                raise DataError(
+                    f"{file}, line {line}: {path} is not there; correct the path, which is "
+                    "relative to the table's folder"
+                )
+        found[image] = fov
+    return found
 
 
 def _in_folder(folder: str) -> Iterator[str]:

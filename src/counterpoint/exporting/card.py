@@ -152,7 +152,7 @@ def _training(card: Card) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in training["versions"].items())
     return (
         f"## Training\n\nData `{of}`, split `{training['protocol']}`; sites: "
-        f"{', '.join(training['sites'])}. No image left its site.{held}{leak}\n\n"
+        f"{', '.join(training['sites'])}.{held}{leak}\n\n"
         f"Method `{card.get('method')}`, batch norm statistics `{card['statistics']}`, "
         f"{training['rounds']} rounds; validation chose the model of round "
         f"{training['chosen_round']}. With {versions}.\n\n{licence} Whether weights that were "

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 
 from counterpoint.api import read_data
+from counterpoint.data.pixels import BadImageError
 from counterpoint.data.search import find_images
-from counterpoint.errors import CounterpointError, StateError
+from counterpoint.errors import CounterpointError, DataError, StateError
 from counterpoint.exporting.format import Run
 from counterpoint.local.training import computing_in
 from counterpoint.prediction.chosen import Chosen
@@ -44,6 +45,7 @@ def difference(chosen: Chosen, run: Run, images: Images) -> float:
 
 @torch.no_grad()
 def probabilities_in(chosen: Chosen, images: Images, precision: torch.dtype) -> Images:
+    """Probabilities of a model that computes in another precision."""
     given = torch.from_numpy(images)
     with computing_in(precision, given):
         logits = chosen.predictor(given)
@@ -54,7 +56,10 @@ def probabilities_in(chosen: Chosen, images: Images, precision: torch.dtype) -> 
 def given_images(images: Place | Iterable[Place], chosen: Chosen) -> Images:
     """The first of the images that were given to compare on."""
     files = find_images([images] if isinstance(images, str | os.PathLike) else images)
-    return _first(files, chosen)
+    try:
+        return _first(files, chosen)
+    except BadImageError as error:
+        raise DataError(f"the first of the images to compare on is broken: {error}") from error
 
 
 def images_of_run(chosen: Chosen) -> Images | None:
@@ -66,7 +71,7 @@ def images_of_run(chosen: Chosen) -> Images | None:
         own = [one for one in federation.sites if one.name == chosen.card.get("site")]
         table = (own or federation.sites)[0].table
         return _first(table.loc[table["split"] == "test", "image"].drop_duplicates(), chosen)
-    except CounterpointError:
+    except (CounterpointError, BadImageError):
         return None
 
 

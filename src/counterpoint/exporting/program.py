@@ -49,7 +49,8 @@ def write(chosen: Chosen, example: Tensor, card: Card) -> bytes:
 
 def load(path: Path) -> Run:
     """Read it as anyone with PyTorch would."""
-    module = torch.export.load(path).module()
+    with open(path, "rb") as file:  # by its name it would have to end in .pt2
+        module = torch.export.load(file).module()
 
     @torch.no_grad()
     def run(images: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

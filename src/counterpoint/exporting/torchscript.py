@@ -24,14 +24,14 @@ def write(chosen: Chosen, example: Tensor, card: Card) -> bytes:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that it is deprecated is said in the documentation
         try:
-            traced = torch.jit.trace(portable, example)
+            traced = torch.jit.trace(portable, example)  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever a network may do that can't be traced
             first = str(error).strip().splitlines()[0]
             raise StateError(
                 f"this network can't be traced ({type(error).__name__}: {first}); export it as "
                 "safetensors, or as a program"
             ) from error
-        torch.jit.save(traced, buffer, _extra_files=extra)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer, _extra_files=extra)
     return buffer.getvalue()
 
 

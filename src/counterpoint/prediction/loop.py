@@ -17,6 +17,7 @@ import torch
 from counterpoint.client import EVALUATION_BATCH, generator, laid_out
 from counterpoint.crew import Report, choose_device
 from counterpoint.data.batches import batches
+from counterpoint.data.masks import read_mask
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.saving import save_mask, save_probabilities, voxel_volume
 from counterpoint.data.search import find_images
@@ -59,7 +60,8 @@ def predict(
     Args:
         model: a run's folder, a model's ``.safetensors``, or what `choose_model` gave.
         images: image files (photographs, NIfTI, DICOM), folders that are searched for them, or
-            CSV files with a column ``image``.
+            CSV files with a column ``image``; where such a table has a column ``fov``, masks are
+            background outside of that field of view.
         site: whose personal model; the global model where left out.
         out: new folder for ``predictions.csv``, ``model.json`` (the model's card) and, for
             segmentation, ``masks/``; nothing is written where left out.
@@ -105,7 +107,7 @@ class _Work:
     """All that stays the same from file to file."""
 
     chosen: Chosen
-    files: list[str]
+    files: dict[str, str]
     folder: Path | None
     probabilities: bool
     skip_bad: bool
@@ -115,9 +117,9 @@ class _Work:
 
     def rows(self) -> Iterator[Row]:
         """Give the table's rows, and write the masks on the way."""
-        names = dict(zip(self.files, output_names(self.files), strict=True))
+        names = dict(zip(self.files, output_names(list(self.files)), strict=True))
         laid_out(self.chosen.predictor, len(self.chosen.card["shape"]) + 1).to(self.device)
-        chunks = list(_chunks(self.files))
+        chunks = list(_chunks(list(self.files)))
         together = [chunks] if self.chosen.needs_company else [[chunk] for chunk in chunks]
         done = 0
         for some in together:
@@ -151,6 +153,8 @@ class _Work:
     def _try_to_read(self, path: str) -> Words | str:
         """Read a file's images, or say why they can't be read."""
         try:
+            if self.files[path] and self.chosen.dense:
+                read_mask(self.files[path], "", path, 2)  # so that a bad one is found early
             return read_as_trained(path, self.chosen)
         except (BadImageError, DataError) as error:
             return str(error)
@@ -219,6 +223,8 @@ class _Work:
             mask[number] = one.argmax(0)
             if self.probabilities and self.folder:
                 kept.append(one)
+        if self.files[path]:
+            mask[read_mask(self.files[path], "", path, 2) == 0] = 0
         row: Row = {}
         if self.folder:
             row["mask"] = self._save(save_mask, "masks", name, path, mask)
