@@ -201,6 +201,29 @@ def test_masks_of_volumes_are_the_run_s(method, settings, balls, tmp_path):
     assert table["ml_foreground"].item() == pytest.approx(count * 3 / 1000)
 
 
+def test_a_hospital_that_was_not_there(spots, tmp_path):
+    table = pd.read_csv(spots)
+    numbers = table["image"].str.removesuffix(".png").astype(int)
+    table["site"] = np.array(["east", "north", "west"])[numbers % 3]
+    table.to_csv(spots.parent / "three.csv", index=False)
+    run = trained(tmp_path / "run", "fedbn", spots.parent / "three.csv", **SMALL, holdout="north")
+    cases = Result(run).cases
+    own = cases[cases["site"] == "north"].set_index("case")
+    settings = from_dict(read_file(run / "settings.yaml"))
+    site = read_data(settings).holdout.table
+    case = pd.factorize(site["image"])[0]
+    for image, number in zip(site["image"], case, strict=True):
+        if number in own.index:
+            found = counterpoint.predict(run, image, together=True).iloc[0]
+            assert found["p_small"] == pytest.approx(own.loc[number, "p_small"], abs=2e-6)
+    with pytest.raises(SettingsError, match="no --site"):
+        counterpoint.predict(run, site["image"], together=True, site="east")
+    together = choose_model(run, together=True)
+    for suffix in (".pt2", ".safetensors"):
+        with pytest.raises(StateError, match="single model"):
+            counterpoint.export(together, tmp_path / f"x{suffix}")
+
+
 def test_a_lone_file_predicts_as_its_run(masks, tmp_path):
     images = test_rows(masks)["east"]["image"][:3]
     file = shutil.copy(masks / "models" / "global.safetensors", tmp_path / "mine.safetensors")

@@ -23,6 +23,10 @@ def predict(
     ],
     to: Annotated[Path, typer.Option("--out", help="New folder for what is predicted.")],
     site: SITE = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="By the mean of all personal models: for a new hospital."),
+    ] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write those of every pixel, too.")
     ] = False,
@@ -45,6 +49,7 @@ def predict(
             model,
             images,
             site=site,
+            together=together,
             out=to,
             probabilities=probabilities,
             skip_bad=skip_bad,

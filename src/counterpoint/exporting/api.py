@@ -1,6 +1,6 @@
 """Write a model in a format, with its card, after checking that it predicts as the model does."""
 
-import tempfile
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,22 +95,23 @@ def export(
     random = [torch.rand(n, *shape, generator=drawn).numpy() for n in (2, 3)]
     card = full_card(chosen)
     data = kind.write(chosen, torch.from_numpy(random[0]), card)
-    real = given_images(images, chosen) if images is not None else images_of_run(chosen)
-    with tempfile.TemporaryDirectory() as folder:
-        candidate = Path(folder) / out.name
-        candidate.write_bytes(data)
-        run = kind.load(candidate)
-        on_random = max(difference(chosen, run, one) for one in random)
-        on_real = None if real is None else difference(chosen, run, real)
+    real = images_of_run(chosen) if images is None else given_images(images, chosen)
     precision = None
     if real is not None and chosen.precision != torch.float32:
-        full, own = (probabilities_in(chosen, real, p) for p in (torch.float32, chosen.precision))
+        full, own = (probabilities_in(p, chosen, real) for p in (torch.float32, chosen.precision))
         precision = float(np.abs(full - own).max())
-    count = 0 if real is None else len(real)
-    done = Exported(out, page_file, on_random, on_real, count, precision)
-    text = page(chosen, card, kind, done)
-    write_bytes(out, data)
-    write_text(page_file, text)
+    aside = out.with_name(f".{os.getpid()}.{out.name}")
+    try:
+        write_bytes(aside, data)
+        run = kind.load(aside)
+        on_random = max(difference(chosen, run, one) for one in random)
+        on_real = None if real is None else difference(chosen, run, real)
+        count = 0 if real is None else len(real)
+        done = Exported(out, page_file, on_random, on_real, count, precision)
+        write_text(page_file, page(chosen, card, kind, done))
+        os.replace(aside, out)
+    finally:
+        aside.unlink(missing_ok=True)
     return done
 
 

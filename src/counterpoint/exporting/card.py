@@ -11,6 +11,7 @@ from counterpoint.data.downloads import DOWNLOADS
 from counterpoint.errors import CounterpointError
 from counterpoint.exporting.format import Card, Format
 from counterpoint.prediction.chosen import Chosen
+from counterpoint.predictor import INPUT_RANGE
 from counterpoint.report.words import heading, number
 from counterpoint.results import Result
 
@@ -118,7 +119,7 @@ def _use(card: Card, kind: Format, done: "Exported") -> str:
 
 def _input(chosen: Chosen, card: Card, kind: Format) -> str:
     dense = ", a pixel" if chosen.dense else ""
-    low, high = chosen.predictor.input_range
+    low, high = card.get("input_range", INPUT_RANGE)
     inside = [f"scaling of 0..1 to {low:g}..{high:g}"]
     if card["harmonise"]["kind"] == "amplitude":
         inside.insert(0, f"amplitude normalisation (band {card['harmonise']['band']})")

@@ -44,7 +44,7 @@ def difference(chosen: Chosen, run: Run, images: Images) -> float:
 
 
 @torch.no_grad()
-def probabilities_in(chosen: Chosen, images: Images, precision: torch.dtype) -> Images:
+def probabilities_in(precision: torch.dtype, chosen: Chosen, images: Images) -> Images:
     """Probabilities of a model that computes in another precision."""
     given = torch.from_numpy(images)
     with computing_in(precision, given):

@@ -20,8 +20,10 @@ class Portable(nn.Module):
     Both are (N, classes), for segmentation (N, classes, *space).
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: nn.Module) -> None:
         super().__init__()
+        if not isinstance(predictor, Predictor):
+            raise StateError("only a single model can be exported, not several that vote")
         self.harmonise = portable_harmoniser(predictor.harmonise)
         self.network = predictor.network
         self.low, self.high = predictor.input_range

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from counterpoint.errors import StateError
 from counterpoint.exporting.format import Card, Format, Run
 from counterpoint.exporting.portable import Portable
 from counterpoint.prediction.chosen import Chosen
-from counterpoint.predictor import Predictor
 
 
-def captured(predictor: Predictor, example: Tensor) -> ExportedProgram:
+def captured(predictor: nn.Module, example: Tensor) -> ExportedProgram:
     """The model as a graph for any number of images.
 
     Raises:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from counterpoint.errors import StateError
 from counterpoint.exporting.format import Card, Format, Run
 from counterpoint.files import read_tensors
 from counterpoint.prediction.chosen import Chosen
@@ -17,6 +18,8 @@ from counterpoint.predictor import load_model
 
 def write(chosen: Chosen, example: Tensor, card: Card) -> bytes:
     """The model's own tensors, with the card as metadata."""
+    if not chosen.file.is_file():
+        raise StateError("only a single model can be exported, not several that vote")
     text = json.dumps(card, ensure_ascii=False)
     return save(read_tensors(chosen.file), metadata={"counterpoint": text})
 

@@ -1,16 +1,18 @@
 """Choose a model, of a run or a file of its own, with how it was given images in training."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from counterpoint.client import Together
 from counterpoint.data.site import Form
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.layers import batch_norms
-from counterpoint.predictor import Predictor, load_model
+from counterpoint.predictor import load_model
 from counterpoint.results import Result
 from counterpoint.settings import read_file
 
@@ -21,7 +23,7 @@ class Chosen:
 
     Attributes:
         file: where it is saved.
-        predictor: in evaluation mode, on the CPU.
+        predictor: in evaluation mode, on the CPU: a `Predictor`, or several that vote.
         card: what is saved beside it; see `counterpoint.load_model`.
         form: how images are read; None for models of volumes that do not say (saved before they
             did).
@@ -32,7 +34,7 @@ class Chosen:
     """
 
     file: Path
-    predictor: Predictor
+    predictor: nn.Module
     card: dict[str, Any]
     form: Form | None
     precision: torch.dtype
@@ -58,21 +60,27 @@ class Chosen:
     @property
     def needs_company(self) -> bool:
         """Whether an image's prediction depends on those that are predicted with it."""
-        return any(layer.running_mean is None for layer in batch_norms(self.predictor.network))
+        return any(layer.running_mean is None for layer in batch_norms(self.predictor))
 
 
-def choose_model(place: str | os.PathLike[str], site: str | None = None) -> Chosen:
+def choose_model(
+    place: str | os.PathLike[str], site: str | None = None, *, together: bool = False
+) -> Chosen:
     """Load the personal model of ``site`` out of a run's folder, or its global model.
 
     ``place`` may also be a model's own file (``.safetensors``); then there is no site to choose.
+    ``together`` takes the personal models of all sites, whose class probabilities are averaged: as
+    a site that was held out is scored.
 
     Raises:
         StateError: if there is no such model, or it can't be read.
-        SettingsError: if a site is named with a file.
+        SettingsError: if a site is named with a file or with ``together``.
     """
     place = Path(place)
     if not place.exists():
         raise StateError(f"{place} is not there; give a run's folder or a model's .safetensors")
+    if together:
+        return _together(place, site)
     if place.is_dir():
         file = _file_in_run(place, site)
         settings: dict[str, Any] = read_file(place / "settings.yaml")
@@ -95,6 +103,20 @@ def choose_model(place: str | os.PathLike[str], site: str | None = None) -> Chos
         int(card.get("seed", settings.get("seed", 1))),
         place if place.is_dir() else None,
     )
+
+
+def _together(run: Path, site: str | None) -> Chosen:
+    """The personal models of all sites as one."""
+    files = sorted(run.glob("models/personal/*.safetensors"))
+    if site is not None or not files:
+        raise SettingsError(
+            "'together' (--together) asks all personal models of a run, so it goes with no --site "
+            f"and with the folder of a run that has some; {run} has {len(files)}"
+        )
+    each = [choose_model(run, str(load_model(file)[1]["site"])) for file in files]
+    card = {name: value for name, value in each[0].card.items() if name != "site"}
+    voters = Together([one.predictor for one in each]).eval()
+    return replace(each[0], file=run, predictor=voters, card=card | {"together": len(files)})
 
 
 def _file_in_run(run: Path, site: str | None) -> Path:

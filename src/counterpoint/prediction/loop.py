@@ -30,6 +30,7 @@ from counterpoint.prediction.chosen import Chosen, choose_model
 from counterpoint.prediction.naming import output_names
 from counterpoint.prediction.restore import slices_of
 from counterpoint.prediction.scratch import empty, stacked
+from counterpoint.predictor import Predictor
 
 Place = str | os.PathLike[str]
 Words = npt.NDArray[np.uint16]
@@ -45,6 +46,7 @@ def predict(
     images: Place | Iterable[Place],
     *,
     site: str | None = None,
+    together: bool = False,
     out: Place | None = None,
     probabilities: bool = False,
     skip_bad: bool = False,
@@ -63,6 +65,8 @@ def predict(
             CSV files with a column ``image``; where such a table has a column ``fov``, masks are
             background outside of that field of view.
         site: whose personal model; the global model where left out.
+        together: by the personal models of all sites, whose class probabilities are averaged: for
+            a hospital that did not train.
         out: new folder for ``predictions.csv``, ``model.json`` (the model's card) and, for
             segmentation, ``masks/``; nothing is written where left out.
         probabilities: write each pixel's class probabilities, too (segmentation).
@@ -83,7 +87,7 @@ def predict(
         SettingsError: if an option does not fit, or ``out`` exists.
         DataError: if there are no images, or one can't be read (unless ``skip_bad``).
     """
-    chosen = model if isinstance(model, Chosen) else choose_model(model, site)
+    chosen = model if isinstance(model, Chosen) else choose_model(model, site, together=together)
     if batch_size is not None and batch_size < 1:
         raise SettingsError(f"batch_size is {batch_size}; it must be 1 or more")
     if probabilities and not chosen.dense:
@@ -118,7 +122,9 @@ class _Work:
     def rows(self) -> Iterator[Row]:
         """Give the table's rows, and write the masks on the way."""
         names = dict(zip(self.files, output_names(list(self.files)), strict=True))
-        laid_out(self.chosen.predictor, len(self.chosen.card["shape"]) + 1).to(self.device)
+        for model in self.chosen.predictor.modules():
+            if isinstance(model, Predictor):
+                laid_out(model, len(self.chosen.card["shape"]) + 1).to(self.device)
         chunks = list(_chunks(list(self.files)))
         together = [chunks] if self.chosen.needs_company else [[chunk] for chunk in chunks]
         done = 0

@@ -2,8 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,32 +23,32 @@ def stacked(parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     (3, 3)
     """
     rows, like = 0, None
-    with tempfile.TemporaryFile() as file:
-        try:
-            for like in parts:
-                file.write(np.ascontiguousarray(like).tobytes())
-                rows += len(like)
-            file.flush()
-        except OSError as error:
-            raise _full(error) from error
-        if like is None or rows == 0:
+    with _temporary_file() as file:
+        for like in parts:
+            file.write(np.ascontiguousarray(like).tobytes())
+            rows += len(like)
+        file.flush()
+        if like is None:
             raise ValueError("nothing to put together")
         return np.memmap(file, like.dtype, mode="r", shape=(rows, *like.shape[1:]))
 
 
 def empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Make room for an array of float32 on the disk; raises StateError if that is full."""
-    with tempfile.TemporaryFile() as file:
-        try:
-            if hasattr(os, "posix_fallocate"):  # on a full disk, a memory map would be a crash
-                os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
-        except OSError as error:
-            raise _full(error) from error
+    with _temporary_file() as file:
+        if hasattr(os, "posix_fallocate"):  # on a full disk, a memory map would be a crash
+            os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
         return np.memmap(file, np.float32, mode="r+", shape=shape)
 
 
-def _full(error: OSError) -> StateError:
-    return StateError(
-        f"the folder for temporary files, {tempfile.gettempdir()}, can't be written "
-        f"({error.strerror or error}); free some space there or name another one by TMPDIR"
-    )
+@contextmanager
+def _temporary_file() -> Iterator[IO[bytes]]:
+    """Give a file without a name; raises StateError if it can't be made or written."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            yield file
+    except OSError as error:
+        raise StateError(
+            f"the folder for temporary files can't be written ({error.strerror or error}); free "
+            "some space there, or name another folder by the variable TMPDIR"
+        ) from error
