@@ -279,6 +279,8 @@ def test_a_model_that_needs_company(spots, tmp_path):
     with pytest.raises(DataError, match="one image alone can't be; give several"):
         counterpoint.predict(run, images[0], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(SettingsError, match="must be 2 or more"):
+        counterpoint.predict(run, images, batch_size=1)
     told = []
     three = counterpoint.predict(run, images, report=told.append)
     assert "depend on which images are given" in told[0]["note"]
@@ -531,7 +533,8 @@ def test_the_command(masks, tmp_path):
     assert (code, err) == (0, "")
     rows = json.loads(out)
     assert [row["image"] for row in rows] == images
-    assert (tmp_path / "out" / rows[0]["mask"]).is_file()
+    with Image.open(tmp_path / "out" / rows[0]["mask"]) as mask:
+        assert rows[0]["pixels_foreground"] == int(np.asarray(mask).sum())
     code, out, err = running.call(*words, tmp_path / "more")
     assert code == 0
     assert "predictions.csv and masks/" in out

@@ -57,10 +57,11 @@ def predict(
             device=device,
             report=report,
         )
+    found = table.to_dict("records")  # without what is no number: not every image has millilitres
     masks = " and masks/" if "mask" in table else ""
     rows = table.head(10).to_string(index=False)
     more = f"\n... {len(table) - 10} rows more" if len(table) > 10 else ""
-    give(escape(rows + more), [row.dropna().to_dict() for _, row in table.iterrows()])
+    give(escape(rows + more), [{n: v for n, v in row.items() if v == v} for row in found])
     say(f"Everything is in {to}: predictions.csv{masks}")
 
 

@@ -84,6 +84,7 @@ def export(
         DataError: if ``images`` can't be read.
     """
     chosen = model if isinstance(model, Chosen) else choose_model(model, site)
+    chosen.predictor.cpu()
     out = Path(out)
     kind = _format(out, format)
     page_file = out.with_name(f"{out.name}.md")

@@ -16,7 +16,8 @@ from counterpoint.errors import CounterpointError, DataError, StateError
 from counterpoint.exporting.format import Run
 from counterpoint.local.training import computing_in
 from counterpoint.prediction.chosen import Chosen
-from counterpoint.prediction.loop import Place, read_as_trained
+from counterpoint.prediction.loop import Place
+from counterpoint.prediction.reading import read_as_trained
 from counterpoint.settings import from_dict, read_file
 
 TOLERANCE = 1e-4

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,23 +21,22 @@ from counterpoint.data.masks import read_mask
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.saving import save_mask, save_probabilities, voxel_volume
 from counterpoint.data.search import find_images
-from counterpoint.data.site import Form, Part
-from counterpoint.data.volumes import geometry_of, is_deep, is_large, kind_of, read_images
+from counterpoint.data.site import Part
+from counterpoint.data.volumes import geometry_of
 from counterpoint.errors import DataError, SettingsError
 from counterpoint.files import new_folder, write_text
 from counterpoint.local.training import computing_in
 from counterpoint.prediction.chosen import Chosen, choose_model
 from counterpoint.prediction.naming import output_names
+from counterpoint.prediction.reading import Words, chunks_of, form_of, read_as_trained
 from counterpoint.prediction.restore import slices_of
 from counterpoint.prediction.scratch import empty, stacked
 from counterpoint.predictor import Predictor
 
 Place = str | os.PathLike[str]
-Words = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 Row = dict[str, object]
 
-_AT_ONCE = 64  # photographs that are read together
 _PIECES = {"slices": "slice", "patches": "patch", "whole": "volume"}
 
 
@@ -88,8 +87,9 @@ def predict(
         DataError: if there are no images, or one can't be read (unless ``skip_bad``).
     """
     chosen = model if isinstance(model, Chosen) else choose_model(model, site, together=together)
-    if batch_size is not None and batch_size < 1:
-        raise SettingsError(f"batch_size is {batch_size}; it must be 1 or more")
+    least = 2 if chosen.needs_company else 1
+    if batch_size is not None and batch_size < least:
+        raise SettingsError(f"batch_size is {batch_size}; it must be {least} or more")
     if probabilities and not chosen.dense:
         raise SettingsError(
             "probabilities are in predictions.csv already; to write them by pixel is for models "
@@ -125,15 +125,13 @@ class _Work:
         for model in self.chosen.predictor.modules():
             if isinstance(model, Predictor):
                 laid_out(model, len(self.chosen.card["shape"]) + 1).to(self.device)
-        chunks = list(_chunks(list(self.files)))
+        chunks = list(chunks_of(list(self.files)))
         together = [chunks] if self.chosen.needs_company else [[chunk] for chunk in chunks]
         done = 0
         for some in together:
             counts: dict[str, int] = {}
-            read = self._images(some, counts)
-            try:
-                images = stacked(read)
-            except ValueError:  # all of them were bad
+            images = stacked(self._images(some, counts))
+            if images is None:  # all of them were bad
                 continue
             found = self._probabilities(images)
             start = 0
@@ -212,7 +210,7 @@ class _Work:
             yield {"image": path} | self._mask(path, name, found)
             return
         classes = self.chosen.classes
-        piece = _PIECES[_form_of(self.chosen, path).volumes]
+        piece = _PIECES[form_of(self.chosen, path).volumes]
         for number, one in enumerate(found):
             row: Row = {"image": path}
             if len(found) > 1:
@@ -225,7 +223,7 @@ class _Work:
         shape = geometry_of(path).shape
         mask = np.empty(shape, dtype=np.uint8)
         kept = []
-        for number, one in enumerate(slices_of(found, shape, _form_of(self.chosen, path))):
+        for number, one in enumerate(slices_of(found, shape, form_of(self.chosen, path))):
             mask[number] = one.argmax(0)
             if self.probabilities and self.folder:
                 kept.append(one)
@@ -250,43 +248,3 @@ class _Work:
         stem = self.folder / kind / name
         stem.parent.mkdir(parents=True, exist_ok=True)
         return str(save(stem, path, values).relative_to(self.folder).as_posix())
-
-
-def read_as_trained(path: str, chosen: Chosen) -> Words:
-    """Return a file's images (k, C, S, S) or (k, 1, S, S, S), as the network was given them.
-
-    Raises BadImageError for what is broken, DataError for what the model can't be given.
-    """
-    deep = is_deep(path)
-    dtype = np.dtype(np.uint16 if deep else np.uint8)
-    form = _form_of(chosen, path)
-    images = np.concatenate(list(read_images(path, [-1], chosen.size, form, dtype)))
-    return images if deep else images.astype(np.uint16) * np.uint16(257)
-
-
-def _form_of(chosen: Chosen, path: str) -> Form:
-    """How a file is read."""
-    if chosen.form is not None:
-        return chosen.form
-    if len(chosen.card["shape"]) == 3 and kind_of(path) == "photograph":
-        return Form()
-    raise DataError(
-        f"{path}: this model does not say how volumes are read, because it was saved by an older "
-        "version; give its run's folder instead of the file"
-    )
-
-
-def _chunks(files: Sequence[str]) -> Iterator[list[str]]:
-    """Cut files into those that are read together: many photographs, or one volume."""
-    chunk: list[str] = []
-    for path in files:
-        large = is_large(path)
-        if chunk and (large or len(chunk) == _AT_ONCE):
-            yield chunk
-            chunk = []
-        chunk.append(path)
-        if large:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -12,12 +12,10 @@ import numpy.typing as npt
 from counterpoint.errors import StateError
 
 
-def stacked(parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def stacked(parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
     """Put arrays (n, ...) of one shape and type after one another, whatever they need of space.
 
-    Raises:
-        StateError: if the disk is full.
-        ValueError: if there are none.
+    None if there are none. Raises StateError if the disk is full.
 
     >>> stacked(iter([np.zeros((2, 3)), np.ones((1, 3))])).shape
     (3, 3)
@@ -29,7 +27,7 @@ def stacked(parts: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
             rows += len(like)
         file.flush()
         if like is None:
-            raise ValueError("nothing to put together")
+            return None
         return np.memmap(file, like.dtype, mode="r", shape=(rows, *like.shape[1:]))
 
 
