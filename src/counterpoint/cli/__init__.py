@@ -13,6 +13,7 @@ from counterpoint.cli import (  # noqa: F401  (their commands)
     compare,
     look,
     predict,
+    report,
     training,
 )
 from counterpoint.cli.common import app

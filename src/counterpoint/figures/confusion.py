@@ -1,0 +1,56 @@
+"""A confusion matrix: what the images are (rows) against what the model calls them (columns)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from counterpoint.figures.palette import LINE, colour, short
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Counts (classes, classes): rows are the truth."""
+
+    classes: tuple[str, ...]
+    counts: npt.NDArray[np.int64]
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64]:
+        """Each row as shares of its class; 0 for a class without images."""
+        return self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1)
+
+
+def draw_confusion(axes: Axes, table: Confusion) -> None:
+    """Cells with the share of their row in percent, and the count below it."""
+    names = [short(name, 16) for name in table.classes]
+    places = range(len(names))
+    for row in places:
+        for column in places:
+            share = float(table.shares[row, column])
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.5, row - 0.5),
+                    1,
+                    1,
+                    facecolor=colour(1),
+                    alpha=0.04 + 0.5 * share,
+                    gid=f"mark-{row * len(names) + column}-shape",
+                )
+            )
+            axes.text(column, row - 0.08, f"{100 * share:.0f} %", ha="center", va="center")
+            count = f"{table.counts[row, column]:d}"
+            axes.text(column, row + 0.24, count, ha="center", va="center", fontsize=8)
+    for place in range(1, len(names)):
+        axes.axhline(place - 0.5, color=LINE, linewidth=0.8)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xticks(places, names)
+    axes.set_yticks(places, names)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("the model says")
+    axes.set_ylabel("the image is")

@@ -1,0 +1,137 @@
+"""What a reader must know before believing a number: found in the runs, said on top."""
+
+from collections.abc import Iterator
+
+from counterpoint.report.page.runs import Study, same_cases
+from counterpoint.report.page.words import listed, without_names
+
+FEW = 30
+"""So few test cases at a hospital that its score says little."""
+
+
+def cautions(study: Study) -> list[str]:
+    """Sentences, the gravest first."""
+    found = [*_data(study), *_comparison(study), *_size(study), *_models(study)]
+    return list(dict.fromkeys(found))
+
+
+def leaks(note: str) -> bool:
+    """Whether a note of the data says that the test is not honest."""
+    return "leaks" in note or "twin of equal content" in note
+
+
+def _data(study: Study) -> Iterator[str]:
+    for run in study.runs:
+        for note in run.values["data_notes"]:
+            if leaks(note):
+                yield f"Leakage: {without_names(note)}."
+    protocols = {run.values["protocol"] for run in study.runs}
+    if "published" in protocols:
+        yield (
+            "The split is the one that was published with the data, taken as it is; patients may "
+            "be in more than one part of it."
+        )
+    if "given" in protocols:
+        yield "The split is the one that came with the data, taken as it is."
+
+
+def _comparison(study: Study) -> Iterator[str]:
+    if len(study.arms) > 1:
+        work = {arm.label: int(arm.first.values["images_with_gradient"]) for arm in study.arms}
+        if max(work.values()) > 1.02 * min(work.values()):
+            said = ", ".join(f"{label} {count:,}" for label, count in work.items())
+            yield (
+                "The methods did not train equally much, so that a difference may be due to that; "
+                f"images that a gradient was computed for: {said}."
+            )
+        sizes = {arm.label: arm.first.settings.get("schedule.image_size") for arm in study.arms}
+        if len(set(sizes.values())) > 1:
+            said = ", ".join(f"{label} {size}" for label, size in sizes.items())
+            yield f"Images were not equally large, in pixels: {said}."
+        first = study.main
+        odd = [arm.label for arm in study.arms if not _comparable(study, arm.key)]
+        if odd:
+            yield (
+                f"{listed(odd)}: not tested on the same images as {first.label} with the same "
+                "seed, so there are no intervals for differences to it."
+            )
+        counts = {len(arm.runs) for arm in study.arms}
+        if len(counts) > 1:
+            yield "The methods were not run with equally many seeds; the table says how many."
+    if study.unfinished:
+        yield f"Not finished, and left out: {listed(list(study.unfinished))}."
+    versions = {str(run.values["versions"]) for run in study.runs}
+    if len(versions) > 1:
+        yield "The runs were made with different versions of the software; see the end."
+
+
+def _comparable(study: Study, key: str) -> bool:
+    arm = next(arm for arm in study.arms if arm.key == key)
+    seeds = {run.seed: run for run in study.main.runs}
+    return all(
+        same_cases(run, seeds[run.seed], site)
+        for run in arm.runs
+        if run.seed in seeds
+        for site in study.sites
+    )
+
+
+def _size(study: Study) -> Iterator[str]:
+    if all(len(arm.runs) == 1 for arm in study.arms):
+        yield (
+            "One random seed only: another seed, which draws other first weights and another order "
+            "of the images, could give other numbers. The intervals do not include that."
+        )
+    small = {site: len(study.main.first.cases_of(site)) for site in study.sites}
+    few = [f"{site} ({count})" for site, count in small.items() if count < FEW]
+    if few:
+        yield f"Few test cases: {listed(few)}. Scores there can move a lot by chance."
+    for site in study.sites if study.values["task"] == "classification" else []:
+        counts = study.main.first.cases_of(site)["class"].value_counts()
+        rare = [f"{name} ({count})" for name, count in counts.items() if count < 10]
+        if rare:
+            yield f"{site}: few test images of {listed(rare)}; macro-F1 leans on them heavily."
+
+
+def _models(study: Study) -> Iterator[str]:
+    if study.values["task"] == "classification":
+        for arm in study.arms:
+            blind = [site for site in study.sites if _always_the_same(study, arm.key, site)]
+            if blind:
+                yield (
+                    f"{arm.label} calls every test image of {listed(blind)} the same class: it "
+                    "has learnt nothing there beyond which class is frequent."
+                )
+    late = [
+        arm.label
+        for arm in study.arms
+        if all(
+            run.values["chosen_round"] == run.values["rounds"]
+            and run.values.get("chosen_from", 1) < run.values["rounds"]
+            for run in arm.runs
+        )
+    ]
+    if late:
+        yield (
+            f"{listed(late)}: validation preferred the very last round, so longer training may "
+            "well give more."
+        )
+    batch = [arm.label for arm in study.arms if arm.first.values["statistics"] == "batch"]
+    if batch:
+        yield (
+            f"{listed(batch)}: normalised by the images that are shown together (batch "
+            "statistics), so that a single image's answer depends on its neighbours."
+        )
+    common = [arm for arm in study.arms if arm.kind == "common"]
+    averaged = [arm.label for arm in common if arm.first.values["statistics"] == "averaged"]
+    if averaged and not any(a.first.values["statistics"] == "recalibrated" for a in study.arms):
+        yield (
+            f"{listed(averaged)}: batch norm's statistics were averaged as well, which alone can "
+            "cost a common model much. Compare with `fedavg --statistics recalibrated`."
+        )
+
+
+def _always_the_same(study: Study, key: str, site: str) -> bool:
+    arm = next(arm for arm in study.arms if arm.key == key)
+    tables = [run.cases_of(site) for run in arm.runs]
+    return all(t["predicted"].nunique() == 1 and t["class"].nunique() > 1 for t in tables)

@@ -1,0 +1,114 @@
+"""What left each hospital: names, bytes, totals."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
+from counterpoint.report.page.runs import Arm, Study
+from counterpoint.report.page.words import counted, megabytes
+
+SHARED = {
+    "all": "all weights of the network",
+    "except-normalisation": "all weights but those of normalisation layers",
+    "backbone": "the weights of all layers but the last",
+    "head": "the weights of the last layer only",
+    "pfa": "amplitudes of the low frequencies of the weights (their phases stay at the hospital), "
+    "and small parameters such as biases as they are",
+    "normalised": "the way that all weights went in a round, divided by the steps taken",
+    "none": "nothing",
+}
+"""What each aggregation lets leave."""
+
+
+def payloads(study: Study) -> Section:
+    """What crossed, by arm; nothing else did."""
+    sharing = [arm for arm in study.arms if len(arm.first.payloads)]
+    silent = [arm for arm in study.arms if arm not in sharing]
+    blocks: list[Block] = [
+        Text(
+            "Every array that crossed between a hospital and the server was written down as it "
+            "crossed; this is the whole list. No image, no label of an image and no file name is "
+            "among it. Weights are not images, but they are made from them: these runs add no "
+            "noise and no encryption of their own that would keep a server from studying them."
+        )
+    ]
+    if sharing:
+        blocks.append(_totals(sharing))
+    for arm in sharing:
+        about = SHARED.get(arm.first.settings["aggregation.kind"], "see the list")
+        blocks.append(Details(f"{arm.label}: {about}", [*_arm(arm)]))
+    notes = [
+        f"{arm.label}: all images were brought to one place; that is no federation."
+        if arm.kind == "pooled"
+        else f"{arm.label}: nothing left a hospital."
+        for arm in silent
+    ]
+    return Section("payloads", "What left each hospital", [*blocks, Items(notes)])
+
+
+def _totals(arms: Sequence[Arm]) -> Table:
+    """Bytes by arm and site, over the whole run of the first seed."""
+    sites = list(dict.fromkeys(arms[0].first.payloads["site"]))
+    head = ["Method", *(f"{site}, sent" for site in sites), "Received, each", "Per round, each"]
+    rows: list[list[str | Cell]] = []
+    for arm in arms:
+        table = arm.first.payloads
+        total = table.groupby(["direction", "site"])["bytes"].sum()
+        up = total.get("up", pd.Series(dtype=float))
+        down = total.get("down", pd.Series(dtype=float))
+        rounds = int(arm.first.values["rounds"])
+        cells: list[str | Cell] = [arm.label]
+        cells += [Cell(megabytes(float(up.get(site, 0)))) for site in sites]
+        cells.append(megabytes(float(down.mean()) if len(down) else 0.0))
+        rows.append([*cells, f"{megabytes(float(up.mean()) / rounds)} sent"])
+    return Table("Bytes over a whole run (first seed)", head, rows)
+
+
+def _arm(arm: Arm) -> list[Block]:
+    table = arm.first.payloads
+    layers = table.assign(layer=table["name"].map(layer_of))
+    up = layers[layers["direction"] == "up"]
+    sites = list(dict.fromkeys(up["site"]))
+    grouped: list[list[str | Cell]] = []
+    for layer, rows in up.groupby("layer", sort=False):
+        of_site = rows.groupby("site")["bytes"].sum()
+        cells: list[str | Cell] = [str(layer), str(rows["name"].nunique())]
+        grouped.append([*cells, *(megabytes(float(of_site.get(site, 0))) for site in sites)])
+    by_layer = Table(
+        f"{arm.label}: sent over the whole run, by layer of the network",
+        ["Layer", "Arrays", *sites],
+        grouped,
+    )
+    names = Details(
+        f"All {counted(up['name'].nunique(), 'array')} by name", [_names(arm.label, layers)]
+    )
+    return [by_layer, names]
+
+
+def _names(label: str, table: pd.DataFrame) -> Table:
+    """A row a name and direction: shape, rounds, bytes of all sites."""
+    rows: list[list[str | Cell]] = []
+    for (name, direction), of_name in table.groupby(["name", "direction"], sort=False):
+        shapes = list(dict.fromkeys(of_name["shape"]))
+        shape = shapes[0] if len(shapes) == 1 else f"{shapes[0]} … {shapes[-1]}"
+        first, last = int(of_name["round"].min()), int(of_name["round"].max())
+        rounds = str(first) if first == last else f"{first} to {last}"
+        way = "sent" if direction == "up" else "received"
+        sites = of_name["site"].nunique()
+        total = megabytes(float(of_name["bytes"].sum()))
+        rows.append([str(name), way, shape or "one number", rounds, str(sites), total])
+    head = ["Name", "", "Shape", "Rounds", "Hospitals", "Bytes, all hospitals"]
+    return Table(f"{label}: every array that crossed", head, rows)
+
+
+def layer_of(name: str) -> str:
+    """The layer that an array belongs to: its name without what the array is.
+
+    >>> layer_of("down.0.1.weight"), layer_of("convolutions.0.weight.amplitude"), layer_of("bias")
+    ('down.0.1', 'convolutions.0', 'bias')
+    """
+    parts = name.split(".")
+    ends = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    place = next((i for i, part in enumerate(parts) if part in ends), len(parts))
+    return ".".join(parts[:place]) or name

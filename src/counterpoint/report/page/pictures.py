@@ -1,0 +1,68 @@
+"""From numbers to a block of figures: one small figure a panel, and one file with all of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from matplotlib.axes import Axes
+
+from counterpoint.figures.palette import panelled
+from counterpoint.report.page.blocks import Entry, Picture, Pictures, Table
+from counterpoint.report.page.runs import Arm
+from counterpoint.report.page.svg import Mark, to_svg
+
+Data = TypeVar("Data")
+MOST_AT_FIRST = 8
+"""Methods that are shown at first; more lines than that nobody can follow."""
+
+
+def pictures(
+    name: str,
+    panels: Mapping[str, Data],
+    draw: Callable[[Axes, Data], None],
+    marks: Callable[[str, Data], Sequence[Mark]],
+    words: Callable[[str, Data], str],
+    table: Callable[[str, Data], Table] | None = None,
+    *,
+    legend: Sequence[Entry] = (),
+    key: str = "",
+    size: tuple[float, float] = (5.2, 3.2),
+    file_draw: Callable[[Axes, Data], None] | None = None,
+) -> Pictures:
+    """Draw each panel as a figure of its own.
+
+    Args:
+        name: of the block; figures are named after it, and so is its file.
+        panels: what to draw, by title.
+        draw: draws a panel.
+        marks: what the page knows of a panel's marks, by their numbers.
+        words: what a panel shows, in words.
+        table: the same as a table.
+        legend: names the series for all panels.
+        key: says what kinds of lines and marks there are.
+        size: width and height of a panel in inches.
+        file_draw: draws a panel in the file, if otherwise than in the page.
+    """
+    made = []
+    for number, (title, data) in enumerate(panels.items()):
+        ident = f"{name}-{number}"
+        figure = panelled({title: data}, draw, size, titles=False)
+        svg = to_svg(figure, ident, words(title, data), marks(title, data))
+        text = words(title, data)
+        made.append(Picture(ident, title, svg, text, table(title, data) if table else None))
+    whole = lambda: panelled(panels, file_draw or draw, size)  # noqa: E731
+    return Pictures(made, legend, key, name=name, whole=whole)
+
+
+def legend_of(arms: Sequence[Arm]) -> list[Entry]:
+    """A legend with an entry an arm; of many only the first are shown at first."""
+    if len(arms) < 2:
+        return []
+    return [
+        Entry(arm.key, arm.label, number_of(arm), shown=place < MOST_AT_FIRST)
+        for place, arm in enumerate(arms)
+    ]
+
+
+def number_of(arm: Arm) -> int:
+    """The number of an arm's colour."""
+    return int(arm.key[1:])

@@ -1,0 +1,305 @@
+"""The runs that a page is about: sorted into arms, and what is read of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import yaml
+
+from counterpoint.errors import SettingsError, StateError
+from counterpoint.report.bootstrap import drawn_counts, interval, score_of
+from counterpoint.results import Result, read_log, runs_in
+from counterpoint.settings import flatten
+
+DRAWS = 1000
+Kind = Literal["local", "common", "personal", "pooled"]
+KINDS: dict[Kind, str] = {
+    "local": "Alone: every hospital trains on its own images only",
+    "common": "One common model for all hospitals",
+    "personal": "Personal models: each hospital keeps its own",
+    "pooled": "All images in one place (no federation)",
+}
+_OWN_MATTER = ("seed", "data.split_seed", "data.root")  # and the machine: not what a method is
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score or a difference, with the ends of its 95 % interval (NaN where there is none)."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval of a difference leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+class Run:
+    """A finished run, with what it was started with."""
+
+    def __init__(self, result: Result) -> None:
+        self.result, self.path = result, result.path
+        self.values = result.results
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The content of ``settings.yaml``, with dotted names."""
+        file = self.path / "settings.yaml"
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return dict(flatten(values))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+            raise StateError(f"{file} can't be read: {error}") from error
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        """A row a test image or volume."""
+        return self.result.cases
+
+    @cached_property
+    def payloads(self) -> pd.DataFrame:
+        """A row an array that crossed."""
+        return read_log(self.path / "payloads.csv")
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.values["seed"])
+
+    def cases_of(self, site: str) -> pd.DataFrame:
+        """A site's test cases, in their order."""
+        return self.cases[self.cases["site"] == site].reset_index(drop=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One method with one choice of settings, run with one or several seeds."""
+
+    key: str
+    label: str
+    kind: Kind
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> Run:
+        """The run of the first seed."""
+        return self.runs[0]
+
+    @property
+    def validation(self) -> float:
+        """Mean validation score of the chosen models: by this, and not by the test, arms rank."""
+        return sum(float(run.values["validation"]) for run in self.runs) / len(self.runs)
+
+    def score(self, site: str, metric: str) -> Estimate:
+        """A site's test score, mean over the seeds."""
+        found = [run.values["test"][site][metric] for run in self.runs]
+        if any(value is None for value in found):
+            return Estimate(float("nan"))
+        ends = self.first.values["intervals"][site].get(metric)
+        if len(self.runs) > 1:
+            ends = interval([_draws(run, site, metric) for run in self.runs])
+        if ends is None or None in ends:
+            return Estimate(sum(found) / len(found))
+        return Estimate(sum(found) / len(found), *ends)
+
+    def mean(self, metric: str) -> float:
+        """Mean over the training sites and the seeds."""
+        values = [run.values["mean"][metric] for run in self.runs]
+        return float("nan") if None in values else sum(values) / len(values)
+
+    def worst(self, metric: str, sites: Sequence[str]) -> float:
+        """Score of the site that fares worst, on average over the seeds."""
+        return min(self.score(site, metric).value for site in sites)
+
+
+def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
+    """How much better ``arm`` is than ``other`` at a site; None where no seed has both.
+
+    Runs are compared seed by seed. The interval is paired: in each draw both are scored on the
+    same patients. There is none where the two were not tested on the same cases.
+    """
+    partners = {run.seed: run for run in other.runs}
+    pairs = [(run, partners[run.seed]) for run in arm.runs if run.seed in partners]
+    values = [[run.values["test"][site][metric] for run in pair] for pair in pairs]
+    if not pairs or any(None in pair for pair in values):
+        return None
+    mean = sum(one - two for one, two in values) / len(pairs)
+    if not all(same_cases(*pair, site) for pair in pairs):
+        return Estimate(mean)
+    draws = [_draws(one, site, metric) - _draws(two, site, metric) for one, two in pairs]
+    return Estimate(mean, *interval(draws))
+
+
+def same_cases(one: Run, two: Run, site: str) -> bool:
+    """Whether two runs were tested on the same images of a site."""
+    known = [name for name in ("case", "class") if name in one.cases]
+    return one.values["data_fingerprint"] == two.values["data_fingerprint"] and one.cases_of(site)[
+        known
+    ].equals(two.cases_of(site)[known])
+
+
+def _draws(run: Run, site: str, metric: str) -> Any:
+    cases = run.cases_of(site)
+    return score_of(cases, drawn_counts(cases, DRAWS, run.seed), metric)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """All runs of a page: the arms, and what they have in common."""
+
+    arms: tuple[Arm, ...]
+    unfinished: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The results of the first run; for what all have in common."""
+        return self.arms[0].first.values
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs."""
+        return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def score(self) -> str:
+        """The score that chooses models: macro_f1 or dice."""
+        return str(self.values["score"])
+
+    @property
+    def sites(self) -> list[str]:
+        """All sites, one that is held out last."""
+        return list(self.values["test"])
+
+    @property
+    def holdout(self) -> str | None:
+        """The site that did not train."""
+        held = self.values["holdout"]
+        return None if held is None else str(held)
+
+    @property
+    def training_sites(self) -> list[str]:
+        """The sites that trained."""
+        return [site for site in self.sites if site != self.holdout]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, as far as the test cases tell."""
+        columns = self.arms[0].first.cases.columns
+        return [name[2:] for name in columns if name.startswith("p_")]
+
+    def best(self, *kinds: Kind) -> Arm | None:
+        """The arm of these kinds with the best validation score; of equals, the first."""
+        fitting = [arm for arm in self.arms if arm.kind in kinds]
+        return max(fitting, key=lambda arm: arm.validation, default=None)
+
+    @property
+    def local(self) -> Arm | None:
+        """Training alone: what joining is measured against."""
+        return self.best("local")
+
+    @property
+    def joined(self) -> Arm | None:
+        """The federated arm that validation prefers."""
+        return self.best("common", "personal")
+
+    @property
+    def main(self) -> Arm:
+        """The arm that the page speaks of where it can only speak of one."""
+        return self.joined or self.arms[0]
+
+
+def read_study(paths: Sequence[Path]) -> Study:
+    """Read runs, or folders of runs.
+
+    Raises:
+        StateError: if a path holds no finished run, or one that can't be read.
+        SettingsError: if the runs are not about the same sites and task.
+    """
+    found = {run.path.resolve(): run for path in paths for run in runs_in(path)}
+    runs = [Run(result) for result in found.values()]
+    abouts = {_about(run): run for run in runs}
+    if len(abouts) > 1:
+        listed = "; ".join(f"{about} in {run.path}" for about, run in abouts.items())
+        raise SettingsError(
+            f"these runs can't be compared on one page, their data are not the same: {listed}. "
+            "Name the runs of one of them, such as FOLDER/classification-*"
+        )
+    unfinished = [str(p.name) for path in paths for p in _unfinished(path)]
+    return Study(tuple(_arms(runs)), tuple(unfinished))
+
+
+def _about(run: Run) -> str:
+    values = run.values
+    sites = ", ".join(values["test"])
+    held = f", {values['holdout']} held out" if values["holdout"] else ""
+    return f"{values['task']} on {values['data']} ({sites}{held})"
+
+
+def _unfinished(path: Path) -> Iterable[Path]:
+    for file in sorted(path.glob("*/settings.yaml")):
+        if not (file.parent / "results.json").exists():
+            yield file.parent
+
+
+def _arms(runs: Sequence[Run]) -> list[Arm]:
+    """Sort runs into arms: equal settings but for the seed."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(str(sorted(_identity(run).items(), key=str)), []).append(run)
+    kinds = list(KINDS)
+    sorted_groups = sorted(
+        (tuple(sorted(group, key=lambda run: run.seed)) for group in groups.values()),
+        key=lambda group: kinds.index(kind_of(group[0])),
+    )
+    labels = _labels(sorted_groups)
+    return [
+        Arm(f"s{place}", label, kind_of(group[0]), group)
+        for place, (label, group) in enumerate(zip(labels, sorted_groups, strict=True))
+    ]
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in run.settings.items()
+        if name not in _OWN_MATTER and not name.startswith("machine.")
+    }
+
+
+def kind_of(run: Run) -> Kind:
+    """What kind of model a hospital ends with.
+
+    A model is common where all its weights are averaged and nothing is trained after the merge;
+    batch norm's running statistics may be the site's own.
+    """
+    settings = run.settings
+    if settings.get("pooled"):
+        return "pooled"
+    if settings["aggregation.kind"] == "none":
+        return "local"
+    if run.values["one_global_model"]:
+        return "common"
+    models = set(run.result.scores["model"])
+    whole = settings["aggregation.kind"] in ("all", "normalised") and models == {"model"}
+    return "common" if whole and not settings.get("schedule.finetune_epochs") else "personal"
+
+
+def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """The methods' names; where a method is there twice, with the settings that differ."""
+    labels = []
+    for group in groups:
+        name = str(group[0].values["method"])
+        twins = [_identity(other[0]) for other in groups if other[0].values["method"] == name]
+        mine = _identity(group[0])
+        odd = [key for key in mine if any(twin.get(key) != mine[key] for twin in twins)]
+        if len(odd) > 3:
+            labels.append(f"{name} ({group[0].path.name})")
+            continue
+        said = ", ".join(f"{key.rpartition('.')[2]} {mine[key]}" for key in odd)
+        labels.append(f"{name} ({said})" if said else name)
+    return labels

@@ -1,0 +1,230 @@
+"""The first screen: what joining brings to each hospital, in words and in one table."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from counterpoint.report.bootstrap import score_of
+from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
+from counterpoint.report.page.runs import Arm, Estimate, Study, difference
+from counterpoint.report.page.words import (
+    between,
+    counted,
+    listed,
+    named,
+    points,
+    points_between,
+    unit_of,
+)
+from counterpoint.report.words import number
+
+SCORES = {
+    "macro_f1": "The score is macro-F1: for each class, how many of its images are found and how "
+    "many of those so called are right, joined to one number (F1); then the mean over the "
+    "classes, so that rare classes count as much as frequent ones.",
+    "dice": "The score is Dice: how far the area that the model marks and the area that people "
+    "have marked cover each other, image by image; 100 % is exactly the same area.",
+}
+
+
+def summary(study: Study) -> Section:
+    """In words, and as a table."""
+    blocks: list[Block] = [Text(_about(study), "lead"), Text(_score(study))]
+    local, joined = study.local, study.joined
+    if local and joined:
+        blocks += [Text(_verdict(study, local, joined)), _by_site(study, local, joined)]
+    blocks.append(_table(study))
+    blocks.append(_chosen(study))
+    if not local:
+        blocks.append(
+            Text(
+                "What each hospital gains by joining can't be said from this alone: that takes "
+                "the same training without any exchange. Run `counterpoint compare local "
+                f"{study.main.first.values['method']} …`, or the method `local` with the same "
+                "data and schedule, and make the report of the folder that holds both runs.",
+                "small",
+            )
+        )
+    return Section("summary", "In short", blocks)
+
+
+def _about(study: Study) -> str:
+    values = study.values
+    trained = study.training_sites
+    classes = study.classes
+    what = "to outline structures" if values["task"] == "segmentation" else "to tell classes apart"
+    if classes:
+        what = f"to tell {listed(classes)} apart"
+    runs, arms = len(study.runs), len(study.arms)
+    how = f"with the method {study.arms[0].label}"
+    if runs > 1:
+        seeds = max(len(arm.runs) for arm in study.arms)
+        how = f"in {counted(arms, 'way')}, each with up to {counted(seeds, 'random seed')}"
+        how += f" ({counted(runs, 'run')})"
+    text = (
+        f"{counted(len(trained), 'hospital')} ({listed(trained)}) trained models on "
+        f"{values['data']} {what}, {how}. No images were exchanged"
+    )
+    if any(arm.kind == "pooled" for arm in study.arms):
+        text += ", except in the comparison with all images in one place"
+    if study.holdout:
+        text += f". {study.holdout} did not train: its images show how a new hospital would fare"
+    return f"{text}."
+
+
+def _score(study: Study) -> str:
+    text = SCORES.get(study.score, f"The score is {named(study.score)}.")
+    if study.score == "macro_f1":
+        guesses = {site: guess(study.main.first.cases_of(site)) for site in study.sites}
+        low, high = min(guesses.values()), max(guesses.values())
+        span = number("macro_f1", low)
+        span += "" if number("macro_f1", high) == span else f" to {number('macro_f1', high)}"
+        text += f" Calling every image by the hospital's most frequent class would give {span} %."
+    return text
+
+
+def guess(cases: pd.DataFrame) -> float:
+    """Macro-F1 of calling every case by the most frequent class.
+
+    >>> round(guess(pd.DataFrame({"class": ["a", "a", "b"]})), 2)
+    0.4
+    """
+    usual = cases["class"].mode().iloc[0]
+    always = cases.assign(predicted=usual)
+    return float(score_of(always, np.ones((1, len(cases)), dtype=np.int64), "macro_f1")[0])
+
+
+def _verdict(study: Study, local: Arm, joined: Arm) -> str:
+    sites = study.training_sites
+    gains = {site: difference(joined, local, site, study.score) for site in sites}
+    better = [s for s, gain in gains.items() if gain and gain.clear and gain.value > 0]
+    worse = [s for s, gain in gains.items() if gain and gain.clear and gain.value < 0]
+    unclear = [s for s in sites if s not in better and s not in worse]
+    parts = []
+    if better:
+        parts.append(f"{listed(better)} {'gains' if len(better) == 1 else 'gain'}")
+    if worse:
+        parts.append(f"{listed(worse)} {'loses' if len(worse) == 1 else 'lose'}")
+    if unclear:
+        parts.append(f"for {listed(unclear)} there is no clear difference")
+    return f"By joining with {joined.label}, {'; '.join(parts)}:"
+
+
+def _by_site(study: Study, local: Arm, joined: Arm) -> Items:
+    return Items([(site, _sentence(study, local, joined, site)) for site in study.sites])
+
+
+def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
+    metric, unit = study.score, unit_of(study.score)
+    alone, together = (arm.score(site, metric).value for arm in (local, joined))
+    gain = difference(joined, local, site, metric)
+    text = (
+        f"alone {number(metric, alone)} {unit}, together {number(metric, together)} {unit}: "
+        f"{verdict(gain, metric)}"
+    )
+    if gain and not math.isnan(gain.low):
+        text += f" (95 % interval {points_between(metric, gain)})"
+    cases = len(joined.first.cases_of(site))
+    if cases < 30:
+        text += f"; judged on only {counted(cases, 'test case')}"
+    return f"{text}."
+
+
+def verdict(gain: Estimate | None, metric: str) -> str:
+    """A difference in words.
+
+    >>> verdict(Estimate(0.02, 0.01, 0.03), "dice"), verdict(Estimate(0.02, -0.01, 0.03), "dice")
+    ('gains 2.0 points', 'no clear difference, +2.0 points')
+    """
+    if gain is None or math.isnan(gain.value):
+        return "can't be compared"
+    if math.isnan(gain.low):
+        return f"{points(metric, gain.value)} points, not tested on the same images"
+    if not gain.clear:
+        return f"no clear difference, {points(metric, gain.value)} points"
+    word = "gains" if gain.value > 0 else "loses"
+    return f"{word} {number(metric, abs(gain.value))} points"
+
+
+def headline(study: Study) -> list[Arm]:
+    """The arms of the first table: the best of each kind by validation; of a single run, it."""
+    best = [study.best(kind) for kind in ("local", "common", "personal")]
+    return [arm for arm in best if arm] or [study.arms[0]]
+
+
+def _table(study: Study) -> Table:
+    metric, arms = study.score, headline(study)
+    local, joined = study.local, study.joined
+    titles = {"local": "Alone", "common": "One common model", "personal": "Personal models"}
+    head = ["Hospital", *(f"{titles.get(arm.kind, 'Pooled')}: {arm.label}" for arm in arms)]
+    if local and joined:
+        head += [f"Gain with {joined.label}"]
+    else:
+        head += [f"{named(m)} {unit_of(m)}" for m in others(study)]
+    rows: list[list[str | Cell]] = []
+    for site in study.sites:
+        name = f"{site} (did not train)" if site == study.holdout else site
+        cells: list[str | Cell] = [name]
+        cells += [score_cell(arm.score(site, metric), metric) for arm in arms]
+        if local and joined:
+            cells.append(gain_cell(difference(joined, local, site, metric), metric))
+        else:
+            cells += [score_cell(arms[0].score(site, other), other) for other in others(study)]
+        rows.append(cells)
+    mean: list[str | Cell] = ["Mean", *(number(metric, arm.mean(metric)) for arm in arms)]
+    if local and joined:
+        mean.append(points(metric, joined.mean(metric) - local.mean(metric)))
+    else:
+        mean += [number(other, arms[0].mean(other)) for other in others(study)]
+    caption = (
+        f"Test {named(metric)} in {unit_of(metric)}, with 95 % intervals; "
+        "the score just after training, on images that training never saw"
+    )
+    return Table(caption, head, [*rows, mean])
+
+
+def others(study: Study) -> list[str]:
+    """A task's other scores that a first table has room for."""
+    wanted = ("accuracy", "auc", "dice_with_background", "sensitivity", "hd95")
+    return [name for name in wanted if name in study.values["metrics"]][:3]
+
+
+def score_cell(of: Estimate, metric: str) -> Cell:
+    """A score with its interval below it."""
+    return Cell(number(metric, of.value), between(metric, of))
+
+
+def gain_cell(gain: Estimate | None, metric: str) -> Cell:
+    """A difference with its interval, marked where it is clear."""
+    if gain is None:
+        return Cell("-")
+    if not gain.clear:
+        return Cell(points(metric, gain.value), points_between(metric, gain) or "no interval")
+    tone, sign = ("good", "▲") if gain.value > 0 else ("bad", "▼")
+    text = f"{sign} {points(metric, gain.value)}"
+    return Cell(text, points_between(metric, gain), tone)  # type: ignore[arg-type]
+
+
+def _chosen(study: Study) -> Details:
+    several = max(len(arm.runs) for arm in study.arms) > 1
+    sentences = [
+        "An interval says how far chance could have moved a number: were the study done again "
+        "with other patients of the same hospitals, it would fall inside in about 95 of 100 "
+        "cases. Where the interval of a difference holds zero, the page says “no clear "
+        "difference”: there may be one, but these images do not show it.",
+        f"Of each kind, the method shown is the one with the best {named(study.score)} on "
+        "validation images; test images played no part in the choice.",
+        "Differences are paired: both models are scored on the same test images, drawn again and "
+        "again with replacement."
+        + (" Where several seeds were run, seeds are drawn as well." if several else ""),
+    ]
+    if len(study.runs) == 1:
+        sentences = sentences[:1]
+        sentences.append("Patients were drawn with replacement, all images of one together.")
+    elif not all("patient" in run.cases for run in study.runs):
+        sentences.append(
+            "These runs do not say which images are of one patient, so images were drawn one by "
+            "one; where a patient has many, the interval is somewhat too narrow."
+        )
+    return Details("How to read these numbers", [Items(sentences)])
