@@ -1,6 +1,7 @@
 """A confusion matrix: what the images are (rows) against what the model calls them (columns)."""
 
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ class Confusion:
 
 def draw_confusion(axes: Axes, table: Confusion) -> None:
     """Cells with the share of their row in percent, and the count below it."""
-    names = [short(name, 16) for name in table.classes]
+    names = [short(name, 24) for name in table.classes]
+    broken = [fill(name, 11) for name in names]
     places = range(len(names))
     for row in places:
         for column in places:
@@ -42,13 +44,13 @@ def draw_confusion(axes: Axes, table: Confusion) -> None:
             )
             axes.text(column, row - 0.08, f"{100 * share:.0f} %", ha="center", va="center")
             count = f"{table.counts[row, column]:d}"
-            axes.text(column, row + 0.24, count, ha="center", va="center", fontsize=8)
+            axes.text(column, row + 0.24, count, ha="center", va="center", fontsize=8.5)
     for place in range(1, len(names)):
         axes.axhline(place - 0.5, color=LINE, linewidth=0.8)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xticks(places, names)
-    axes.set_yticks(places, names)
+    axes.set_xticks(places, broken)
+    axes.set_yticks(places, broken)
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -28,11 +28,18 @@ class Line:
 
 def draw_lines(axes: Axes, lines: Sequence[Line], xlabel: str, ylabel: str) -> None:
     """Draw lines; the parts of line i carry ids that begin with ``mark-i``."""
+    faint = 0.15 if len(lines) < 4 else 0.08
     for i, line in enumerate(lines):
         hue = colour(line.number)
         if len(line.low):
             axes.fill_between(
-                line.x, line.low, line.high, color=hue, alpha=0.15, linewidth=0, gid=f"mark-{i}"
+                line.x,
+                line.low,
+                line.high,
+                color=hue,
+                alpha=faint,
+                linewidth=0,
+                gid=f"mark-{i}",
             )
         axes.plot(
             line.x, line.y, line.dash, color=hue, linewidth=1.6, label=line.label, gid=f"mark-{i}"
@@ -42,7 +49,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], xlabel: str, ylabel: str) -> N
             [line.y[at] for at in line.marked],
             mark(line.number),
             color=hue,
-            markersize=4,
+            markersize=4 if len(lines) < 8 else 3.2,
             linestyle="",
             gid=f"mark-{i}-points",
         )

@@ -1,6 +1,7 @@
 """Intervals for what several runs say together, and for differences between methods."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,16 @@ def drawn_counts(cases: pd.DataFrame, draws: int, seed: int) -> npt.NDArray[np.i
     array([ True,  True])
     """
     owners = cases["patient"] if "patient" in cases else pd.Series(range(len(cases)))
-    which, patients = pd.factorize(owners)
-    shares = np.full(len(patients), 1 / len(patients))
-    counts = np.random.default_rng(seed).multinomial(len(patients), shares, size=draws)
+    which, _ = pd.factorize(owners)
+    return _drawn(which.astype(np.int64).tobytes(), draws, seed)
+
+
+@lru_cache(maxsize=16)  # the methods of a study are tested on the same cases
+def _drawn(owners: bytes, draws: int, seed: int) -> npt.NDArray[np.int64]:
+    which = np.frombuffer(owners, dtype=np.int64)
+    patients = int(which.max()) + 1
+    shares = np.full(patients, 1 / patients)
+    counts = np.random.default_rng(seed).multinomial(patients, shares, size=draws)
     return np.asarray(counts[:, which], dtype=np.int64)
 
 

@@ -7,12 +7,14 @@ knows how each kind of block looks.
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from counterpoint.errors import SettingsError
 from counterpoint.figures.palette import SERIES
@@ -119,6 +121,7 @@ def render(study: Study, sections: Sequence[Section], thumbnails: bool) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = with_code
     here = files("counterpoint.report.page")
     style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -133,6 +136,15 @@ def render(study: Study, sections: Sequence[Section], thumbnails: bool) -> str:
         colours=len(SERIES),
         version=study.values["versions"]["counterpoint"],
     )
+
+
+def with_code(text: str) -> Markup:
+    """A text as HTML, what stands between backticks as code.
+
+    >>> print(with_code("use `--out` for <b>"))
+    use <code>--out</code> for &lt;b&gt;
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def title_of(study: Study) -> str:

@@ -46,6 +46,18 @@ class Table:
     wide: bool = False
     """Whether texts may be long, so that lines may break."""
 
+    @property
+    def words(self) -> list[bool]:
+        """For each column, whether it holds words rather than numbers.
+
+        >>> Table("", ["Case", "Class", "Score"], [["1", "nevus", "2.5"]]).words
+        [False, True, False]
+        """
+        full = [row for row in self.rows if len(row) == len(self.head)]
+        texts = [[c if isinstance(c, str) else c.text for c in row] for row in full]
+        columns = zip(*texts, strict=True) if texts else [()] * len(self.head)
+        return [any(text[:1].isalpha() for text in column) for column in columns]
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -80,6 +92,7 @@ class Pictures:
     name: str = ""
     whole: Callable[[], Figure] | None = None
     """Draws all of them as one figure, for a file."""
+    small: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def cases(study: Study, thumbnails: bool) -> Section:
     else:
         blocks = _segmentation(study)
     blocks += _worst(study, study.main, thumbnails)
-    return Section("cases", "Test cases: where the models are right and wrong", blocks)
+    return Section("cases", "Test cases", blocks)
 
 
 def _classification(study: Study) -> list[Block]:
@@ -92,7 +92,7 @@ def _confusions(study: Study, arm: Arm) -> Block:
         head = ["The image is", *(f"called {name}" for name in classes)]
         return Table(f"{arm.label} at {site}: shares of each class, and counts", head, rows)
 
-    side = 1.0 + 0.75 * len(classes)
+    side = 0.7 + 0.6 * len(classes)
     key = f"All {counted(len(arm.runs), 'seed')} together." if len(arm.runs) > 1 else ""
     return pictures(
         f"confusion-{arm.key}",
@@ -102,7 +102,8 @@ def _confusions(study: Study, arm: Arm) -> Block:
         words,
         as_table,
         key=key,
-        size=(max(side + 1.4, 4.2), max(side, 2.6)),
+        size=(side + 1.3, side + 0.2),
+        small=True,
     )
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from counterpoint.figures.lines import Line, draw_lines, give_legend
 from counterpoint.figures.retrogress import curve
@@ -55,7 +56,7 @@ def retrogress(study: Study) -> Section:
         figure,
         _losses(study),
     ]
-    return Section("retrogress", "What communication does: retrogress curves", blocks)
+    return Section("retrogress", "Retrogress curves", blocks)
 
 
 def _losses(study: Study) -> Table:
@@ -209,6 +210,11 @@ def _figure(
 ) -> Block:
     def draw(axes: Axes, tracks: list[Track]) -> None:
         draw_lines(axes, [track.line for track in tracks], "communications", ylabel)
+        if ylabel == "loss":  # one that explodes should not hide the others
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
     def draw_file(axes: Axes, tracks: list[Track]) -> None:
         draw(axes, tracks)

@@ -21,7 +21,7 @@ def gain(study: Study) -> Section | None:
     if study.local and study.joined:
         blocks.append(_figure(study, study.local))
     blocks.append(_all(study))
-    return Section("gain", "Who gains and who loses by joining", blocks)
+    return Section("gain", "Who gains, who loses", blocks)
 
 
 def _figure(study: Study, local: Arm) -> Block:

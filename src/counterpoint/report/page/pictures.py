@@ -27,6 +27,7 @@ def pictures(
     key: str = "",
     size: tuple[float, float] = (5.2, 3.2),
     file_draw: Callable[[Axes, Data], None] | None = None,
+    small: bool = False,
 ) -> Pictures:
     """Draw each panel as a figure of its own.
 
@@ -41,6 +42,7 @@ def pictures(
         key: says what kinds of lines and marks there are.
         size: width and height of a panel in inches.
         file_draw: draws a panel in the file, if otherwise than in the page.
+        small: whether more than two fit side by side.
     """
     made = []
     for number, (title, data) in enumerate(panels.items()):
@@ -50,7 +52,7 @@ def pictures(
         text = words(title, data)
         made.append(Picture(ident, title, svg, text, table(title, data) if table else None))
     whole = lambda: panelled(panels, file_draw or draw, size)  # noqa: E731
-    return Pictures(made, legend, key, name=name, whole=whole)
+    return Pictures(made, legend, key, name=name, whole=whole, small=small)
 
 
 def legend_of(arms: Sequence[Arm]) -> list[Entry]:

@@ -15,6 +15,9 @@ def repeat(study: Study) -> Section:
     blocks: list[Block] = []
     if len(study.arms) > 1:
         blocks += _differing(study)
+    versions = {_versions(run) for run in study.runs}
+    if len(versions) == 1:
+        blocks.append(Text(f"All runs were made with {versions.pop()}."))
     blocks.append(_runs(study))
     notes = [without_names(note) for note in study.values["data_notes"]]
     if notes:
@@ -27,7 +30,7 @@ def repeat(study: Study) -> Section:
         )
     )
     blocks += [_again(arm) for arm in study.arms]
-    return Section("repeat", "How it was made, and how to repeat it", blocks)
+    return Section("repeat", "How to repeat it", blocks)
 
 
 def _differing(study: Study) -> list[Block]:
@@ -54,12 +57,13 @@ def _shown(value: object) -> str:
 
 
 def _runs(study: Study) -> Table:
-    head = ["Run", "Seed", "Chosen round", "Batch norm", "Split", "Data fingerprint", "Versions"]
+    head = ["Run", "Seed", "Chosen round", "Batch norm", "Split", "Data fingerprint"]
+    several = len({_versions(run) for run in study.runs}) > 1
+    head += ["Versions"] if several else []
     rows: list[list[str | Cell]] = []
     for arm in study.arms:
         for run in arm.runs:
             values = run.values
-            versions = ", ".join(f"{n} {v}" for n, v in values["versions"].items())
             rows.append(
                 [
                     arm.label,
@@ -68,10 +72,15 @@ def _runs(study: Study) -> Table:
                     str(values["statistics"]),
                     str(values["protocol"]),
                     str(values["data_fingerprint"])[:12],
-                    f"{versions}; {values['device']}",
+                    *([_versions(run)] if several else []),
                 ]
             )
-    return Table("The runs", head, rows, wide=True)
+    return Table("The runs", head, rows, wide=several)
+
+
+def _versions(run: Run) -> str:
+    versions = [f"{name} {number}" for name, number in run.values["versions"].items()]
+    return f"{', '.join(versions)} on {run.values['device']}"
 
 
 def _again(arm: Arm) -> Details:

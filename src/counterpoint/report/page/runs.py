@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.report.bootstrap import drawn_counts, interval, score_of
+from counterpoint.report.bootstrap import Draws, drawn_counts, interval, score_of
 from counterpoint.results import Result, read_log, runs_in
 from counterpoint.settings import flatten
 
@@ -45,6 +45,7 @@ class Run:
     def __init__(self, result: Result) -> None:
         self.result, self.path = result, result.path
         self.values = result.results
+        self._drawn: dict[tuple[str, str], Draws] = {}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -71,9 +72,22 @@ class Run:
         """The run's seed."""
         return int(self.values["seed"])
 
+    @cached_property
+    def _by_site(self) -> dict[str, pd.DataFrame]:
+        groups = self.cases.groupby("site", sort=False)
+        return {str(site): rows.reset_index(drop=True) for site, rows in groups}
+
     def cases_of(self, site: str) -> pd.DataFrame:
         """A site's test cases, in their order."""
-        return self.cases[self.cases["site"] == site].reset_index(drop=True)
+        return self._by_site[site]
+
+    def drawn_scores(self, site: str, metric: str) -> Draws:
+        """A site's score in each draw of its test cases; the same draws in runs of one seed."""
+        if (site, metric) not in self._drawn:
+            cases = self.cases_of(site)
+            counts = drawn_counts(cases, DRAWS, self.seed)
+            self._drawn[site, metric] = score_of(cases, counts, metric)
+        return self._drawn[site, metric]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +116,7 @@ class Arm:
             return Estimate(float("nan"))
         ends = self.first.values["intervals"][site].get(metric)
         if len(self.runs) > 1:
-            ends = interval([_draws(run, site, metric) for run in self.runs])
+            ends = interval([run.drawn_scores(site, metric) for run in self.runs])
         if ends is None or None in ends:
             return Estimate(sum(found) / len(found))
         return Estimate(sum(found) / len(found), *ends)
@@ -131,7 +145,7 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
     mean = sum(one - two for one, two in values) / len(pairs)
     if not all(same_cases(*pair, site) for pair in pairs):
         return Estimate(mean)
-    draws = [_draws(one, site, metric) - _draws(two, site, metric) for one, two in pairs]
+    draws = [one.drawn_scores(site, metric) - two.drawn_scores(site, metric) for one, two in pairs]
     return Estimate(mean, *interval(draws))
 
 
@@ -141,11 +155,6 @@ def same_cases(one: Run, two: Run, site: str) -> bool:
     return one.values["data_fingerprint"] == two.values["data_fingerprint"] and one.cases_of(site)[
         known
     ].equals(two.cases_of(site)[known])
-
-
-def _draws(run: Run, site: str, metric: str) -> Any:
-    cases = run.cases_of(site)
-    return score_of(cases, drawn_counts(cases, DRAWS, run.seed), metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,9 +306,13 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         twins = [_identity(other[0]) for other in groups if other[0].values["method"] == name]
         mine = _identity(group[0])
         odd = [key for key in mine if any(twin.get(key) != mine[key] for twin in twins)]
-        if len(odd) > 3:
-            labels.append(f"{name} ({group[0].path.name})")
-            continue
-        said = ", ".join(f"{key.rpartition('.')[2]} {mine[key]}" for key in odd)
-        labels.append(f"{name} ({said})" if said else name)
+        said: list[str] = []
+        for key in odd:
+            others = [twin for twin in twins if twin.get(key) != mine[key]]
+            if others:  # the setting tells this arm from some that are still like it
+                said.append(f"{key.rpartition('.')[2]} {mine[key]}")
+                twins = [twin for twin in twins if twin not in others]
+        if len(said) > 2:
+            said = [group[0].path.name]
+        labels.append(f"{name} ({', '.join(said)})" if said else name)
     return labels

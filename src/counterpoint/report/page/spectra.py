@@ -22,7 +22,7 @@ def spectra(study: Study) -> Section:
     """Profiles before, and after where a method has amplitude normalisation."""
     harmonised = [a for a in study.arms if a.first.settings.get("harmonise.kind") == "amplitude"]
     arm = harmonised[0] if harmonised else study.main
-    title = "How different the images look: amplitude spectra"
+    title = "Amplitude spectra"
     images = Source(arm.first).opened
     if isinstance(images, str):
         return Section("spectra", title, [Text(f"Left out: {images}.", "small")])

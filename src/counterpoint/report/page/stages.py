@@ -24,7 +24,7 @@ def stages(study: Study) -> Section | None:
     if not staged:
         return None
     blocks: list[Block] = [Text(MEANINGS), *(_figure(arm) for arm in staged)]
-    return Section("stages", "Stages of the transfer between deputy and personal model", blocks)
+    return Section("stages", "Stages of the transfer", blocks)
 
 
 def _rows(run: Run) -> dict[str, list[Stretch]]:

@@ -30,12 +30,12 @@ SCORES = {
 
 def summary(study: Study) -> Section:
     """In words, and as a table."""
-    blocks: list[Block] = [Text(_about(study), "lead"), Text(_score(study))]
+    blocks: list[Block] = [Text(_about(study), "lead")]
     local, joined = study.local, study.joined
     if local and joined:
         blocks += [Text(_verdict(study, local, joined)), _by_site(study, local, joined)]
     blocks.append(_table(study))
-    blocks.append(_chosen(study))
+    blocks += [Text(_score(study), "small"), _chosen(study)]
     if not local:
         blocks.append(
             Text(
@@ -60,7 +60,8 @@ def _about(study: Study) -> str:
     how = f"with the method {study.arms[0].label}"
     if runs > 1:
         seeds = max(len(arm.runs) for arm in study.arms)
-        how = f"in {counted(arms, 'way')}, each with up to {counted(seeds, 'random seed')}"
+        upto = "" if len({len(arm.runs) for arm in study.arms}) == 1 else "up to "
+        how = f"in {counted(arms, 'way')}, each with {upto}{counted(seeds, 'random seed')}"
         how += f" ({counted(runs, 'run')})"
     text = (
         f"{counted(len(trained), 'hospital')} ({listed(trained)}) trained models on "
