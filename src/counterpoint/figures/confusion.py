@@ -21,7 +21,10 @@ class Confusion:
     @property
     def shares(self) -> npt.NDArray[np.float64]:
         """Each row as shares of its class; 0 for a class without images."""
-        return self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1)
+        shares: npt.NDArray[np.float64] = self.counts / np.maximum(
+            self.counts.sum(1, keepdims=True), 1
+        )
+        return shares
 
 
 def draw_confusion(axes: Axes, table: Confusion) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from counterpoint.figures.palette import colour, mark
 
@@ -53,6 +54,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], xlabel: str, ylabel: str) -> N
             linestyle="",
             gid=f"mark-{i}-points",
         )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
 

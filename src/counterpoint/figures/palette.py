@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import ceil
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def short(name: str, most: int = 20) -> str:
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw with the colours of this module, and take names as they are (no mathematics)."""
-    settings = {
+    settings: Any = {
         "text.parse_math": False,
         "text.color": INK,
         "axes.edgecolor": MUTED,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from counterpoint.figures.palette import colour, short
 
@@ -45,6 +46,7 @@ def draw_stages(axes: Axes, rows: Mapping[str, Sequence[Stretch]], legend: bool 
     axes.set_yticks(range(len(rows)), [short(name) for name in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("communications")
     if legend:

@@ -141,7 +141,8 @@ def _segmentation(study: Study) -> list[Block]:
     def table(site: str, rows: list[CaseScores]) -> Table:
         cells: list[list[str | Cell]] = []
         for row in rows:
-            quarters = np.percentile(row.values, [0, 25, 50, 75, 100]) if row.values else []
+            values = row.values or [float("nan")]
+            quarters = np.percentile(values, [0, 25, 50, 75, 100])
             cells.append([row.label, str(len(row.values)), *(f"{q:.1f}" for q in quarters)])
         head = ["Method", "Cases", "Lowest", "Lower quarter", "Middle", "Upper quarter", "Highest"]
         return Table(f"{site}: {named(metric)} in % of the test cases", head, cells)

@@ -2,11 +2,8 @@
 
 from collections.abc import Iterator
 
-from counterpoint.report.page.runs import Study, same_cases
+from counterpoint.report.page.runs import FEW, Study, same_cases
 from counterpoint.report.page.words import listed, without_names
-
-FEW = 30
-"""So few test cases at a hospital that its score says little."""
 
 
 def cautions(study: Study) -> list[str]:

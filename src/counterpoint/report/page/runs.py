@@ -15,6 +15,10 @@ from counterpoint.results import Result, read_log, runs_in
 from counterpoint.settings import flatten
 
 DRAWS = 1000
+FEW = 30
+"""Of fewer test cases at a hospital the reader is told."""
+TOO_FEW = 10
+"""Of fewer cases a bootstrap draws much the same again and again: its intervals are too narrow."""
 Kind = Literal["local", "common", "personal", "pooled"]
 KINDS: dict[Kind, str] = {
     "local": "Alone: every hospital trains on its own images only",
@@ -32,11 +36,18 @@ class Estimate:
     value: float
     low: float = float("nan")
     high: float = float("nan")
+    cases: int = 0
+    """Test cases that a difference rests on."""
+
+    @property
+    def few(self) -> bool:
+        """Whether a difference rests on so few cases that even its interval can't be trusted."""
+        return self.cases < TOO_FEW
 
     @property
     def clear(self) -> bool:
-        """Whether the interval of a difference leaves out zero."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval of a difference leaves out zero, and can be trusted."""
+        return not self.few and (self.low > 0 or self.high < 0)
 
 
 class Run:
@@ -146,7 +157,8 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
     if not all(same_cases(*pair, site) for pair in pairs):
         return Estimate(mean)
     draws = [one.drawn_scores(site, metric) - two.drawn_scores(site, metric) for one, two in pairs]
-    return Estimate(mean, *interval(draws))
+    cases = min(len(run.cases_of(site)) for run, _ in pairs)
+    return Estimate(mean, *interval(draws), cases=cases)
 
 
 def same_cases(one: Run, two: Run, site: str) -> bool:
@@ -266,8 +278,9 @@ def _arms(runs: Sequence[Run]) -> list[Arm]:
         key=lambda group: kinds.index(kind_of(group[0])),
     )
     labels = _labels(sorted_groups)
+    first = 0 if kind_of(sorted_groups[0][0]) == "local" else 1  # grey is for training alone
     return [
-        Arm(f"s{place}", label, kind_of(group[0]), group)
+        Arm(f"s{first + place}", label, kind_of(group[0]), group)
         for place, (label, group) in enumerate(zip(labels, sorted_groups, strict=True))
     ]
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from counterpoint.report.bootstrap import score_of
 from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
-from counterpoint.report.page.runs import Arm, Estimate, Study, difference
+from counterpoint.report.page.runs import FEW, Arm, Estimate, Study, difference
 from counterpoint.report.page.words import (
     between,
     counted,
@@ -101,7 +101,8 @@ def _verdict(study: Study, local: Arm, joined: Arm) -> str:
     gains = {site: difference(joined, local, site, study.score) for site in sites}
     better = [s for s, gain in gains.items() if gain and gain.clear and gain.value > 0]
     worse = [s for s, gain in gains.items() if gain and gain.clear and gain.value < 0]
-    unclear = [s for s in sites if s not in better and s not in worse]
+    few = [s for s, gain in gains.items() if gain and gain.few]
+    unclear = [s for s in sites if s not in better and s not in worse and s not in few]
     parts = []
     if better:
         parts.append(f"{listed(better)} {'gains' if len(better) == 1 else 'gain'}")
@@ -109,6 +110,10 @@ def _verdict(study: Study, local: Arm, joined: Arm) -> str:
         parts.append(f"{listed(worse)} {'loses' if len(worse) == 1 else 'lose'}")
     if unclear:
         parts.append(f"for {listed(unclear)} there is no clear difference")
+    if few:
+        parts.append(
+            f"{listed(few)} {'has' if len(few) == 1 else 'have'} too few test cases to tell"
+        )
     return f"By joining with {joined.label}, {'; '.join(parts)}:"
 
 
@@ -127,7 +132,7 @@ def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
     if gain and not math.isnan(gain.low):
         text += f" (95 % interval {points_between(metric, gain)})"
     cases = len(joined.first.cases_of(site))
-    if cases < 30:
+    if cases < FEW:
         text += f"; judged on only {counted(cases, 'test case')}"
     return f"{text}."
 
@@ -135,13 +140,19 @@ def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
 def verdict(gain: Estimate | None, metric: str) -> str:
     """A difference in words.
 
-    >>> verdict(Estimate(0.02, 0.01, 0.03), "dice"), verdict(Estimate(0.02, -0.01, 0.03), "dice")
-    ('gains 2.0 points', 'no clear difference, +2.0 points')
+    >>> verdict(Estimate(0.02, 0.01, 0.03, cases=50), "dice")
+    'gains 2.0 points'
+    >>> verdict(Estimate(0.02, -0.01, 0.03, cases=50), "dice")
+    'no clear difference, +2.0 points'
+    >>> verdict(Estimate(0.02, 0.01, 0.03, cases=5), "dice")
+    'too few test cases to tell, +2.0 points'
     """
     if gain is None or math.isnan(gain.value):
         return "can't be compared"
     if math.isnan(gain.low):
         return f"{points(metric, gain.value)} points, not tested on the same images"
+    if gain.few:
+        return f"too few test cases to tell, {points(metric, gain.value)} points"
     if not gain.clear:
         return f"no clear difference, {points(metric, gain.value)} points"
     word = "gains" if gain.value > 0 else "loses"
@@ -158,11 +169,18 @@ def _table(study: Study) -> Table:
     metric, arms = study.score, headline(study)
     local, joined = study.local, study.joined
     titles = {"local": "Alone", "common": "One common model", "personal": "Personal models"}
-    head = ["Hospital", *(f"{titles.get(arm.kind, 'Pooled')}: {arm.label}" for arm in arms)]
+    head = ["Hospital"]
+    head += (
+        [named(metric)]
+        if len(study.arms) == 1
+        else [f"{titles.get(arm.kind, 'Pooled')}: {arm.label}" for arm in arms]
+    )
     if local and joined:
         head += [f"Gain with {joined.label}"]
     else:
-        head += [f"{named(m)} {unit_of(m)}" for m in others(study)]
+        head += [
+            named(m) if unit_of(m) == "%" else f"{named(m)} {unit_of(m)}" for m in others(study)
+        ]
     rows: list[list[str | Cell]] = []
     for site in study.sites:
         name = f"{site} (did not train)" if site == study.holdout else site
@@ -179,7 +197,8 @@ def _table(study: Study) -> Table:
     else:
         mean += [number(other, arms[0].mean(other)) for other in others(study)]
     caption = (
-        f"Test {named(metric)} in {unit_of(metric)}, with 95 % intervals; "
+        f"Test {named(metric) if len(arms) > 1 else 'scores'} in {unit_of(metric)}, with 95 % "
+        "intervals; "
         "the score just after training, on images that training never saw"
     )
     return Table(caption, head, [*rows, mean])

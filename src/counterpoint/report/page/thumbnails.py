@@ -6,7 +6,6 @@ import io
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 SIDE = 192
 """Pixels of a thumbnail's side."""
@@ -66,7 +65,9 @@ def _outline(mask: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray
     large = np.asarray(
         Image.fromarray(inside).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
     )
-    edge: npt.NDArray[np.bool_] = ndimage.morphological_gradient(large, size=(2, 2)) > 0
+    edge = np.zeros(large.shape, dtype=np.bool_)
+    edge[1:] |= large[1:] != large[:-1]
+    edge[:, 1:] |= large[:, 1:] != large[:, :-1]
     return edge
 
 
