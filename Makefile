@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint browser clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -14,13 +14,24 @@ demo: $(VENV)/installed
 	@echo
 	@echo "Look at demo-run/retrogress.png: the score of every site against communications."
 
-test: $(VENV)/installed lint
+test: $(VENV)/installed lint browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check src tests studies
 	$(BIN)/ruff format --check src tests studies
 	$(BIN)/mypy
+
+# The report's page is tested in a Chromium; without one, those tests say so and are skipped.
+browser:
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+	    if command -v "$$name" >/dev/null 2>&1; then exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing chromium, in which the report is tested"; \
+	    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+	        --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
+	        || echo "chromium could not be installed: tests in a browser will be skipped"; \
+	else echo "no chromium found (CHROMIUM names one): tests in a browser will be skipped"; fi
 
 # The constraints hold PyTorch to one version unless the environment has a PyTorch of its own.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from counterpoint.methods import Method, Schedule, find_method
     from counterpoint.prediction import predict
     from counterpoint.predictor import load_model
+    from counterpoint.report.page import write_report
     from counterpoint.results import Result
     from counterpoint.study import compare
 
@@ -26,6 +27,7 @@ _HOMES = {
     "counterpoint.methods": ("Method", "Schedule", "find_method"),
     "counterpoint.prediction": ("predict",),
     "counterpoint.predictor": ("load_model",),
+    "counterpoint.report.page": ("write_report",),
     "counterpoint.results": ("Result",),
     "counterpoint.study": ("compare",),
 }
@@ -46,6 +48,7 @@ __all__ = [
     "predict",
     "resume",
     "run",
+    "write_report",
 ]
 
 

@@ -32,9 +32,9 @@ def report(
     ] = False,
 ) -> None:
     """Write one HTML page about runs: what each hospital gains, curves, errors, what left it."""
-    from counterpoint.report.page import report as write
+    from counterpoint.report.page import write_report
 
-    written = write(runs, out=to, thumbnails=thumbnails, figures=figures)
+    written = write_report(runs, out=to, thumbnails=thumbnails, figures=figures)
     for sentence in written.cautions:
         note(sentence)
     if thumbnails:

@@ -65,7 +65,7 @@ def styled() -> Iterator[None]:
         "text.color": INK,
         "axes.edgecolor": MUTED,
         "axes.labelcolor": INK,
-        "axes.titlesize": 11,
+        "axes.titlesize": 12,
         "axes.titlelocation": "left",
         "axes.titleweight": "bold",
         "axes.grid": True,
@@ -78,7 +78,7 @@ def styled() -> Iterator[None]:
         "ytick.color": MUTED,
         "xtick.labelcolor": INK,
         "ytick.labelcolor": INK,
-        "font.size": 10.5,
+        "font.size": 11.5,
         "legend.frameon": False,
     }
     with mpl.rc_context(settings), warnings.catch_warnings():

@@ -14,13 +14,13 @@ Draws = npt.NDArray[np.float64]
 def drawn_counts(cases: pd.DataFrame, draws: int, seed: int) -> npt.NDArray[np.int64]:
     """How often each case comes in each draw with replacement: (draws, cases).
 
-    Where a column ``patient`` says who a case is of, patients are drawn with all their cases.
+    Where a column ``group`` says which patient a case is of, patients come with all their cases.
     Equal tables and seeds give equal draws, which is what makes a comparison paired.
 
-    >>> drawn_counts(pd.DataFrame({"patient": [7, 7, 8]}), 2, seed=1).sum(1) >= 2
+    >>> drawn_counts(pd.DataFrame({"group": [7, 7, 8]}), 2, seed=1).sum(1) >= 2
     array([ True,  True])
     """
-    owners = cases["patient"] if "patient" in cases else pd.Series(range(len(cases)))
+    owners = cases["group"] if "group" in cases else pd.Series(range(len(cases)))
     which, _ = pd.factorize(owners)
     return _drawn(which.astype(np.int64).tobytes(), draws, seed)
 

@@ -46,7 +46,7 @@ class Report:
     """What a reader must know before believing a number, as the page says on top."""
 
 
-def report(
+def write_report(
     runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
@@ -125,7 +125,7 @@ def render(study: Study, sections: Sequence[Section], thumbnails: bool) -> str:
     here = files("counterpoint.report.page")
     style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
+    text = environment.get_template("page.html").render(
         title=title_of(study),
         sections=sections,
         cautions=cautions(study),
@@ -136,6 +136,7 @@ def render(study: Study, sections: Sequence[Section], thumbnails: bool) -> str:
         colours=len(SERIES),
         version=study.values["versions"]["counterpoint"],
     )
+    return text.lstrip()
 
 
 def with_code(text: str) -> Markup:

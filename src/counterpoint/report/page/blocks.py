@@ -118,7 +118,7 @@ class Code:
 
     kind: ClassVar[str] = "code"
     text: str
-    name: str = "commands"
+    name: str
 
 
 @dataclass(frozen=True)

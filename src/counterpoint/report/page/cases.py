@@ -213,6 +213,12 @@ def _worst(study: Study, arm: Arm, thumbnails: bool) -> list[Block]:
     images = Source(arm.first).opened
     if isinstance(images, str):
         return [*blocks, Text(f"The pictures are left out: {images}.", "small")]
+    if not all(images.numbered_as(arm.first.cases_of(site), site) for site in study.sites):
+        odd = "an earlier version numbered the cases of this run in another way"
+        return [*blocks, Text(f"The pictures are left out: {odd}.", "small")]
+    if study.values["task"] == "segmentation":
+        words = "Outlines: white, the area that people have marked; orange, the model's."
+        blocks.append(Text(words))
     for site, table in tables.items():
         shown = [
             _photo(study, arm, images, site, row) for row in table.head(PICTURED).to_dict("records")
@@ -251,10 +257,11 @@ def _photo(study: Study, arm: Arm, images: Images, site: str, row: dict[object, 
     """A thumbnail of a case, with outlines of truth and prediction where there are masks."""
     case = int(str(row["case"]))
     pixels, target = images.case(site, case)
+    middle = slice(1, 2) if arm.first.settings.get("data.neighbours") else slice(None)
     if study.values["task"] == "classification":
         words = f"{row['class']} called {row['predicted']}"
-        middle = pixels[len(pixels) // 2]
-        plane = middle if middle.ndim == 3 else middle[:, middle.shape[1] // 2]
+        one = pixels[len(pixels) // 2, middle]
+        plane = one if one.ndim == 3 else one[:, one.shape[1] // 2]
         return Photo(png(plane), f"Test image {case} of {site}: {words}", f"Case {case}: {words}")
     try:
         model = arm.first.result.model(site)
@@ -264,4 +271,4 @@ def _photo(study: Study, arm: Arm, images: Images, site: str, row: dict[object, 
     image, truth, answer = worst_plane(pixels, target, found)
     score = f"{named(study.score)} {number(study.score, float(str(row[study.score])))} %"
     words = f"Test case {case} of {site}, {score}: outlines of the true and the predicted area"
-    return Photo(outlined(image, truth, answer), words, f"Case {case}: {score}")
+    return Photo(outlined(image[middle], truth, answer), words, f"Case {case}: {score}")

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -31,6 +32,10 @@ class Images:
         part = self.sites[site].part("train")
         places = np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).astype(np.int64))
         return torch.from_numpy(take(part, places))
+
+    def numbered_as(self, cases: pd.DataFrame, site: str) -> bool:
+        """Whether a run's test cases of a site have the numbers that they have here."""
+        return set(self.sites[site].part("test").cases.tolist()) == set(cases["case"])
 
     def case(self, site: str, number: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Images (n, C, *space) of one test case and their labels or masks."""

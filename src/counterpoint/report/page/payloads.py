@@ -98,7 +98,7 @@ def _names(label: str, table: pd.DataFrame) -> Table:
         sites = of_name["site"].nunique()
         total = megabytes(float(of_name["bytes"].sum()))
         rows.append([str(name), way, shape or "one number", rounds, str(sites), total])
-    head = ["Name", "", "Shape", "Rounds", "Hospitals", "Bytes, all hospitals"]
+    head = ["Name", "Direction", "Shape", "Rounds", "Hospitals", "Bytes, all hospitals"]
     return Table(f"{label}: every array that crossed", head, rows)
 
 

@@ -88,9 +88,12 @@ def _again(arm: Arm) -> Details:
     extra = [f"--seed {run.seed} --set split_seed={_split_seed(run)}" for run in arm.runs[1:]]
     commands = [command(run), *(f"{command(run)} {words}" for words in extra)]
     blocks: list[Block] = [
-        Code("\n".join(f"{c} --out RUN-{n}" for n, c in enumerate(commands, start=1)))
+        Code(
+            "\n".join(f"{c} --out RUN-{n}" for n, c in enumerate(commands, start=1)),
+            name=f"Commands of {arm.label}",
+        )
     ]
-    blocks.append(Code(settings_text(run), name="settings.yaml"))
+    blocks.append(Code(settings_text(run), name=f"Settings of {arm.label}"))
     return Details(f"Commands and settings of {arm.label}", blocks)
 
 

@@ -41,8 +41,8 @@ def summary(study: Study) -> Section:
             Text(
                 "What each hospital gains by joining can't be said from this alone: that takes "
                 "the same training without any exchange. Run `counterpoint compare local "
-                f"{study.main.first.values['method']} …`, or the method `local` with the same "
-                "data and schedule, and make the report of the folder that holds both runs.",
+                f"{study.main.first.values['method']} --data … --out STUDY`, then "
+                "`counterpoint report STUDY`.",
                 "small",
             )
         )
@@ -242,7 +242,7 @@ def _chosen(study: Study) -> Details:
     if len(study.runs) == 1:
         sentences = sentences[:1]
         sentences.append("Patients were drawn with replacement, all images of one together.")
-    elif not all("patient" in run.cases for run in study.runs):
+    elif not all("group" in run.cases for run in study.runs):
         sentences.append(
             "These runs do not say which images are of one patient, so images were drawn one by "
             "one; where a patient has many, the interval is somewhat too narrow."

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-SIDE = 192
+SIDE = 240
 """Pixels of a thumbnail's side."""
 TRUTH, FOUND = (255, 255, 255), (255, 138, 31)
 """Colours of the outlines: what people marked, and what the model marked."""
@@ -31,7 +31,8 @@ def outlined(
     """An image (C, H, W) with outlines of two masks (H, W), as a data URI."""
     pixels = _enlarged(image, side).copy()
     for mask, colour in ((truth, TRUTH), (found, FOUND)):
-        pixels[_outline(mask, pixels.shape[:2])] = colour
+        scored = np.where(truth >= 0, mask, 0)  # what lies outside a field of view is not judged
+        pixels[_outline(scored, pixels.shape[:2])] = colour
     return _uri(pixels)
 
 
@@ -61,7 +62,7 @@ def _enlarged(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.uint8
 
 def _outline(mask: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Where the classes of an enlarged mask border on one another."""
-    inside = np.maximum(mask, 0).astype(np.uint8)
+    inside = mask.astype(np.uint8)
     large = np.asarray(
         Image.fromarray(inside).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
     )
