@@ -29,6 +29,7 @@ from counterpoint.report.bootstrap import drawn_counts, interval, score_of
 from counterpoint.report.page import runs as study_runs
 from counterpoint.report.page.cases import worst_cases
 from counterpoint.report.page.cautions import cautions
+from counterpoint.report.page.pictures import legend_of
 from counterpoint.report.page.runs import difference, read_study
 from counterpoint.report.page.summary import guess
 from counterpoint.report.page.words import megabytes, without_names
@@ -155,6 +156,18 @@ def test_runs_are_sorted_into_arms(study: study_runs.Study) -> None:
         ("harmofl", "common", [1]),
         ("prrfl", "personal", [1, 2]),
     ]
+
+
+def test_of_many_methods_the_best_are_shown_at_first(study: study_runs.Study) -> None:
+    local, harmofl, prrfl = study.arms
+    others = [study_runs.Arm(f"s{i}", f"other {i}", "common", harmofl.runs) for i in range(3, 14)]
+    many = study_runs.Study((local, harmofl, *others, prrfl))
+    entries = {entry.label: entry.shown for entry in legend_of(many)}
+    assert sum(entries.values()) == 8
+    assert entries["local"]
+    assert entries["harmofl"]
+    assert entries["prrfl"]
+    assert not entries["other 13"]
 
 
 def test_a_difference_is_paired_by_seed_and_case(study: study_runs.Study, folder: Path) -> None:

@@ -47,7 +47,7 @@ def draw_confusion(axes: Axes, table: Confusion) -> None:
             )
             axes.text(column, row - 0.08, f"{100 * share:.0f} %", ha="center", va="center")
             count = f"{table.counts[row, column]:d}"
-            axes.text(column, row + 0.24, count, ha="center", va="center", fontsize=8.5)
+            axes.text(column, row + 0.24, count, ha="center", va="center", fontsize=9)
     for place in range(1, len(names)):
         axes.axhline(place - 0.5, color=LINE, linewidth=0.8)
     axes.set_xlim(-0.5, len(names) - 0.5)

@@ -17,9 +17,8 @@ from counterpoint.report.page.blocks import (
     Text,
 )
 from counterpoint.report.page.images import Images, Source, predict
-from counterpoint.report.page.pictures import legend_of, number_of, pictures
+from counterpoint.report.page.pictures import number_of, pictures
 from counterpoint.report.page.runs import Arm, Study
-from counterpoint.report.page.summary import headline
 from counterpoint.report.page.svg import Mark
 from counterpoint.report.page.thumbnails import outlined, png, worst_plane
 from counterpoint.report.page.words import counted, named, unit_of
@@ -42,7 +41,7 @@ def cases(study: Study, thumbnails: bool) -> Section:
 
 
 def _classification(study: Study) -> list[Block]:
-    first = headline(study)
+    first = study.headline
     rest = [arm for arm in study.arms if arm not in first]
     blocks: list[Block] = [
         Text("Each row is what the images are; the columns say what the model calls them.")
@@ -102,7 +101,7 @@ def _confusions(study: Study, arm: Arm) -> Block:
         words,
         as_table,
         key=key,
-        size=(side + 1.3, side + 0.2),
+        size=(side + 1.1, side + 0.2),
         small=True,
     )
 
@@ -127,7 +126,7 @@ def _segmentation(study: Study) -> list[Block]:
     }
 
     def marks(site: str, rows: list[CaseScores]) -> list[Mark]:
-        return [Mark(arm.key, _case_tips(arm, site, metric)) for arm in study.arms]
+        return [Mark("", _case_tips(arm, site, metric)) for arm in study.arms]
 
     def words(site: str, rows: list[CaseScores]) -> str:
         said = [
@@ -154,7 +153,6 @@ def _segmentation(study: Study) -> list[Block]:
         marks,
         words,
         table,
-        legend=legend_of(study.arms),
         key="A mark is a test case (of all seeds); the upright bar is the mean.",
         size=(5.2, 1.1 + 0.5 * len(study.arms)),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from counterpoint.report.page.runs import FEW, Study, same_cases
+from counterpoint.report.page.runs import FEW, TOO_FEW, Arm, Study, same_cases
 from counterpoint.report.page.words import listed, without_names
 
 
@@ -46,7 +46,7 @@ def _comparison(study: Study) -> Iterator[str]:
             said = ", ".join(f"{label} {size}" for label, size in sizes.items())
             yield f"Images were not equally large, in pixels: {said}."
         first = study.main
-        odd = [arm.label for arm in study.arms if not _comparable(study, arm.key)]
+        odd = [arm.label for arm in study.arms if not _comparable(study, arm)]
         if odd:
             yield (
                 f"{listed(odd)}: not tested on the same images as {first.label} with the same "
@@ -62,8 +62,7 @@ def _comparison(study: Study) -> Iterator[str]:
         yield "The runs were made with different versions of the software; see the end."
 
 
-def _comparable(study: Study, key: str) -> bool:
-    arm = next(arm for arm in study.arms if arm.key == key)
+def _comparable(study: Study, arm: Arm) -> bool:
     seeds = {run.seed: run for run in study.main.runs}
     return all(
         same_cases(run, seeds[run.seed], site)
@@ -83,22 +82,32 @@ def _size(study: Study) -> Iterator[str]:
     few = [f"{site} ({count})" for site, count in small.items() if count < FEW]
     if few:
         yield f"Few test cases: {listed(few)}. Scores there can move a lot by chance."
-    for site in study.sites if study.values["task"] == "classification" else []:
+    if study.values["task"] == "classification" and (rare := _rare(study)):
+        yield f"Few test images of some classes, on which macro-F1 leans heavily: {listed(rare)}."
+
+
+def _rare(study: Study) -> list[str]:
+    """Hospitals with their classes of fewer than ten test images."""
+    found = []
+    for site in study.sites:
         counts = study.main.first.cases_of(site)["class"].value_counts()
-        rare = [f"{name} ({count})" for name, count in counts.items() if count < 10]
-        if rare:
-            yield f"{site}: few test images of {listed(rare)}; macro-F1 leans on them heavily."
+        rare = [f"{count} {name}" for name, count in counts.items() if count < TOO_FEW]
+        found += [f"{site} ({', '.join(rare)})"] if rare else []
+    return found
 
 
 def _models(study: Study) -> Iterator[str]:
     if study.values["task"] == "classification":
-        for arm in study.arms:
-            blind = [site for site in study.sites if _always_the_same(study, arm.key, site)]
-            if blind:
-                yield (
-                    f"{arm.label} calls every test image of {listed(blind)} the same class: it "
-                    "has learnt nothing there beyond which class is frequent."
-                )
+        blind = {
+            arm.label: [site for site in study.sites if _always_the_same(arm, site)]
+            for arm in study.arms
+        }
+        said = [f"{label} ({', '.join(sites)})" for label, sites in blind.items() if sites]
+        if said:
+            yield (
+                "Models that call every test image of a hospital the same class tell nothing "
+                f"apart there: {listed(said)}."
+            )
     late = [
         arm.label
         for arm in study.arms
@@ -128,7 +137,6 @@ def _models(study: Study) -> Iterator[str]:
         )
 
 
-def _always_the_same(study: Study, key: str, site: str) -> bool:
-    arm = next(arm for arm in study.arms if arm.key == key)
+def _always_the_same(arm: Arm, site: str) -> bool:
     tables = [run.cases_of(site) for run in arm.runs]
     return all(t["predicted"].nunique() == 1 and t["class"].nunique() > 1 for t in tables)

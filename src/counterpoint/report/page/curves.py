@@ -231,7 +231,7 @@ def _figure(
         key = "Solid: training; dashed: validation."
     if several:
         key += " Lines are means over the seeds; bands reach from the lowest to the highest."
-    legend = legend_of(study.arms)
+    legend = legend_of(study)
     if not legend and name == "retrogress":
         models = _models(study.arms[0])
         used = _predicts(study.arms[0])

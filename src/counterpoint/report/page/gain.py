@@ -61,9 +61,7 @@ def _figure(study: Study, local: Arm) -> Block:
         "gain",
         panels,
         partial(draw_gains, unit=unit),
-        lambda site, rows: [
-            Mark(arm.key, [tip]) for arm, tip in zip(shown[site], sentences(site), strict=True)
-        ],
+        lambda site, rows: [Mark("", [tip]) for tip in sentences(site)],
         lambda site, rows: "Difference to training alone. " + ". ".join(sentences(site)),
         table,
         key=f"Right of the line at zero a hospital does better than alone ({local.label}), left "

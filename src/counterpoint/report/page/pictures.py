@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from counterpoint.figures.palette import panelled
 from counterpoint.report.page.blocks import Entry, Picture, Pictures, Table
-from counterpoint.report.page.runs import Arm
+from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.svg import Mark, to_svg
 
 Data = TypeVar("Data")
@@ -55,14 +55,13 @@ def pictures(
     return Pictures(made, legend, key, name=name, whole=whole, small=small)
 
 
-def legend_of(arms: Sequence[Arm]) -> list[Entry]:
-    """A legend with an entry an arm; of many only the first are shown at first."""
-    if len(arms) < 2:
+def legend_of(study: Study) -> list[Entry]:
+    """A legend with an entry an arm; of many, only the best of each kind and some others show."""
+    if len(study.arms) < 2:
         return []
-    return [
-        Entry(arm.key, arm.label, number_of(arm), shown=place < MOST_AT_FIRST)
-        for place, arm in enumerate(arms)
-    ]
+    ranked = [*study.headline, *(arm for arm in study.arms if arm not in study.headline)]
+    shown = ranked[:MOST_AT_FIRST]
+    return [Entry(arm.key, arm.label, number_of(arm), shown=arm in shown) for arm in study.arms]
 
 
 def number_of(arm: Arm) -> int:

@@ -229,6 +229,12 @@ class Study:
         return self.best("common", "personal")
 
     @property
+    def headline(self) -> list[Arm]:
+        """The best arm of each kind by validation, which the first table shows."""
+        best = [self.best(kind) for kind in ("local", "common", "personal")]
+        return [arm for arm in best if arm] or [self.arms[0]]
+
+    @property
     def main(self) -> Arm:
         """The arm that the page speaks of where it can only speak of one."""
         return self.joined or self.arms[0]

@@ -159,14 +159,8 @@ def verdict(gain: Estimate | None, metric: str) -> str:
     return f"{word} {number(metric, abs(gain.value))} points"
 
 
-def headline(study: Study) -> list[Arm]:
-    """The arms of the first table: the best of each kind by validation; of a single run, it."""
-    best = [study.best(kind) for kind in ("local", "common", "personal")]
-    return [arm for arm in best if arm] or [study.arms[0]]
-
-
 def _table(study: Study) -> Table:
-    metric, arms = study.score, headline(study)
+    metric, arms = study.score, study.headline
     local, joined = study.local, study.joined
     titles = {"local": "Alone", "common": "One common model", "personal": "Personal models"}
     head = ["Hospital"]
