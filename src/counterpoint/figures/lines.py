@@ -57,11 +57,3 @@ def draw_lines(axes: Axes, lines: Sequence[Line], xlabel: str, ylabel: str) -> N
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-
-
-def give_legend(axes: Axes) -> None:
-    """Name the lines, each once, beside or below them."""
-    handles, labels = axes.get_legend_handles_labels()
-    by_label = dict(zip(labels, handles, strict=True))
-    if len(by_label) > 1:
-        axes.legend(by_label.values(), by_label.keys(), fontsize=8)

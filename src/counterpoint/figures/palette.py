@@ -92,8 +92,12 @@ def panelled(
     draw: Callable[[Axes, Data], None],
     size: tuple[float, float] = (5.2, 3.2),
     titles: bool = True,
+    legend: bool = False,
 ) -> Figure:
-    """A figure with a panel for each name, drawn by ``draw``; up to three side by side."""
+    """A figure with a panel for each name, drawn by ``draw``; up to three side by side.
+
+    ``legend`` names what the panels have in common once, below them.
+    """
     columns = min(3 if len(panels) != 4 else 2, len(panels))
     rows = ceil(len(panels) / columns)
     with styled():
@@ -105,4 +109,11 @@ def panelled(
                 axes.set_title(short(name, 40))
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
+        if legend:
+            named: dict[str, Any] = {}
+            for axes in grid[: len(panels)]:
+                for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                    named.setdefault(label, handle)
+            place = "outside lower center"
+            figure.legend(list(named.values()), list(named), loc=place, ncols=min(4, len(named)))
     return figure

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from counterpoint.figures.lines import Line, draw_lines, give_legend
+from counterpoint.figures.lines import Line, draw_lines
 from counterpoint.figures.retrogress import curve
 from counterpoint.report.page.blocks import Block, Cell, Entry, Section, Table, Text
 from counterpoint.report.page.pictures import legend_of, number_of, pictures
@@ -216,10 +216,6 @@ def _figure(
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 
-    def draw_file(axes: Axes, tracks: list[Track]) -> None:
-        draw(axes, tracks)
-        give_legend(axes)
-
     def words(site: str, tracks: list[Track]) -> str:
         ends = [f"{t.line.label} ends at {t.line.y[-1]:.3g}" for t in tracks if len(t.line.y)]
         return f"{site}: {what} against communications. {'; '.join(dict.fromkeys(ends))}"
@@ -246,7 +242,6 @@ def _figure(
         partial(_table, what),
         legend=legend,
         key=key,
-        file_draw=draw_file,
     )
 
 

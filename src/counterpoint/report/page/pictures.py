@@ -1,6 +1,7 @@
 """From numbers to a block of figures: one small figure a panel, and one file with all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def pictures(
         svg = to_svg(figure, ident, words(title, data), marks(title, data))
         text = words(title, data)
         made.append(Picture(ident, title, svg, text, table(title, data) if table else None))
-    whole = lambda: panelled(panels, file_draw or draw, size)  # noqa: E731
+    whole = partial(panelled, panels, file_draw or draw, size, legend=bool(legend))
     return Pictures(made, legend, key, name=name, whole=whole, small=small)
 
 

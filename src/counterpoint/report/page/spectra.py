@@ -2,11 +2,9 @@
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from counterpoint.errors import CounterpointError
-from counterpoint.figures.lines import give_legend
 from counterpoint.figures.spectra import Spectrum, draw_spectra, radial_profile
 from counterpoint.report.page.blocks import Block, Entry, Section, Table, Text
 from counterpoint.report.page.images import Source
@@ -98,10 +96,4 @@ def _figure(study: Study, panels: dict[str, list[Spectrum]]) -> Block:
     samples = [one.label for one in next(iter(panels.values()))]
     legend = [Entry(f"site-{number}", site, number) for number, site in enumerate(samples)]
 
-    def draw_file(axes: Axes, profiles: list[Spectrum]) -> None:
-        draw_spectra(axes, profiles)
-        give_legend(axes)
-
-    return pictures(
-        "spectra", panels, draw_spectra, marks, words, table, legend=legend, file_draw=draw_file
-    )
+    return pictures("spectra", panels, draw_spectra, marks, words, table, legend=legend)
