@@ -114,6 +114,7 @@ def panelled(
             for axes in grid[: len(panels)]:
                 for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                     named.setdefault(label, handle)
-            place = "outside lower center"
-            figure.legend(list(named.values()), list(named), loc=place, ncols=min(4, len(named)))
+            columns = min(4, len(named))
+            handles, labels = list(named.values()), list(named)
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
