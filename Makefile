@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint browser clean
+.PHONY: demo test lint browser docs clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -18,8 +18,8 @@ test: $(VENV)/installed lint browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests studies
-	$(BIN)/ruff format --check src tests studies
+	$(BIN)/ruff check src tests studies docs
+	$(BIN)/ruff format --check src tests studies docs
 	$(BIN)/mypy
 
 # The report's page is tested in a Chromium; without one, those tests say so and are skipped.
@@ -33,6 +33,11 @@ browser:
 	        || echo "chromium could not be installed: tests in a browser will be skipped"; \
 	else echo "no chromium found (CHROMIUM names one): tests in a browser will be skipped"; fi
 
+# The site, in site/: open site/index.html. A link, anchor or name that leads nowhere is an error.
+docs: $(VENV)/installed
+	$(BIN)/python docs/figures.py
+	PYTHONPATH=docs $(BIN)/zensical build --strict --clean
+
 # The constraints hold PyTorch to one version unless the environment has a PyTorch of its own.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,4 +49,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-run
+	rm -rf $(VENV) demo-run site .cache

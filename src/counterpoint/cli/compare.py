@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from counterpoint.cli.common import command, err, fail, give, note, say, state
+from counterpoint.cli.complete import completes
 from counterpoint.cli.training import takes_settings
 
 STUDY = "Study"
@@ -22,11 +23,16 @@ def compare(
         list[str] | None,
         typer.Argument(
             help="prrfl, fedavg:statistics=recalibrated, my_method.py:METHOD, ... "
-            "None: only print the table of what is there."
+            "None: only print the table of what is there.",
+            autocompletion=completes("method"),
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="retina, phantom, ... or your own table or folder.")
+        str | None,
+        typer.Option(
+            help="retina, phantom, ... or your own table or folder.",
+            autocompletion=completes("data"),
+        ),
     ] = None,
     seeds: Annotated[
         str, typer.Option(help="How many (3), or which (1,5,9).", rich_help_panel=STUDY)
@@ -50,6 +56,7 @@ def compare(
         str | None,
         typer.Option(
             help="The method that all others are tested against. [default: local, or fedavg]",
+            autocompletion=completes("method"),
             rich_help_panel=STUDY,
         ),
     ] = None,

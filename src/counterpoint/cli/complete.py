@@ -27,6 +27,7 @@ WORDS = {
     "device": ("auto", "cpu", "cuda"),
     "log": ("tensorboard", "mlflow"),
     "train_limit": ("smallest",),
+    "format": ("safetensors", "onnx", "torchscript", "program"),
     "source": ("prrfl", "harmofl"),
 }
 """Values that are fixed where they are read, in modules that take seconds to import."""

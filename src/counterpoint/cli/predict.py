@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from counterpoint.cli.common import MACHINE, command, err, give, note, say, state
+from counterpoint.cli.complete import completes
 
 MODEL = Annotated[Path, typer.Argument(help="Folder of a finished run, or a .safetensors model.")]
 SITE = Annotated[
@@ -74,7 +75,8 @@ def export(
         str | None,
         typer.Option(
             help="safetensors, onnx, torchscript, program; by the suffix of --out (.safetensors, "
-            ".onnx, .ts, .pt2) where left out."
+            ".onnx, .ts, .pt2) where left out.",
+            autocompletion=completes("format"),
         ),
     ] = None,
     images: Annotated[
