@@ -185,13 +185,14 @@ def known_metric(metric: str, known: Sequence[str]) -> str:
 
 
 def known_baseline(baseline: str | None, labels: Sequence[str]) -> str:
-    """The baseline's label: the one asked for, else local, fedavg or the first.
+    """The baseline's label: the one asked for, else that of local, of fedavg, or the first.
 
-    >>> known_baseline(None, ["prrfl", "fedavg"]), known_baseline(None, ["prrfl", "ditto"])
-    ('fedavg', 'prrfl')
+    >>> known_baseline(None, ["prrfl", "fedavg:lr=1"]), known_baseline(None, ["prrfl", "ditto"])
+    ('fedavg:lr=1', 'prrfl')
     """
     if baseline is None:
-        return next((one for one in ("local", "fedavg") if one in labels), labels[0])
+        usual = [n for m in ("local", "fedavg") for n in labels if n.partition(":")[0] == m]
+        return [*usual, labels[0]][0]
     if baseline in labels:
         return baseline
     there = list(dict.fromkeys(labels))

@@ -64,7 +64,7 @@ def differences_sheet(found: Findings) -> Sheet:
     tests = dict.fromkeys(one.test for one in found.differences if one.test)
     return Sheet(
         ", ".join([f"Difference to {found.baseline} in mean {what}", *tests]),
-        ["method", "difference", "95 % interval", "p", "p (Holm)", "better in seeds"],
+        ["method", "difference", "95 % interval", "p", "p (Holm)", "seeds better"],
         rows,
     )
 
@@ -80,8 +80,8 @@ def budgets_sheet(found: Findings) -> Sheet:
         ]
         for entry, row in found.budgets.iterrows()
     ]
-    columns = ["method", "rounds", "local epochs", "local steps", "gradient evaluations"]
-    title = "Budgets: local steps, bytes up and down are of a site in a round"
+    columns = ["method", "rounds", "local epochs", "local steps", "gradients"]
+    title = "Budgets: gradient evaluations in all; local steps, bytes up and down a site and round"
     return Sheet(title, [*columns, "up", "down", "batch norm"], rows)
 
 

@@ -41,9 +41,11 @@ def terminal(found: Findings) -> RenderableType:
     tables = []
     for sheet in sheets(found):
         table = Table(title=Text(sheet.title, "bold"), box=SIMPLE_HEAD, pad_edge=False)
-        for place, name in enumerate(sheet.columns):
-            table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
-        for at, row in enumerate(sheet.rows):
+        rows = [[row[0].replace(":", ":\n", 1), *row[1:]] for row in sheet.rows]
+        table.add_column(sheet.columns[0], overflow="fold")
+        for name in sheet.columns[1:]:
+            table.add_column(Text(name), justify="right", overflow="fold")
+        for at, row in enumerate(rows):
             bold = ("bold" if (at, place) in sheet.best else "" for place in range(len(row)))
             table.add_row(*(Text(cell, style) for cell, style in zip(row, bold, strict=True)))
         tables.append(table)
