@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from counterpoint.payload import Payload
 from counterpoint.spectrum import (
+    amplitude_of,
     half_width,
     half_widths_of,
     normalise_amplitude,
@@ -73,7 +74,7 @@ class AmplitudeLayer(nn.Module):
         spectrum = torch.fft.rfftn(images, dim=space)
         if self.band != "full":
             spectrum = take_band(spectrum, *half_widths_of(self.amplitude))
-        amplitude: Tensor = spectrum.abs().mean(0)
+        amplitude: Tensor = amplitude_of(spectrum).mean(0)
         return amplitude
 
     @torch.no_grad()

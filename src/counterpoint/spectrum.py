@@ -8,6 +8,9 @@ Real signals have conjugate-symmetric spectra, so everything here works on the h
 ``rfft2``, and a *band* is a block of low frequencies: rows ``-b .. b`` and columns ``0 .. b'``.
 """
 
+from collections.abc import Iterator
+from itertools import product
+
 import torch
 from torch import Tensor
 
@@ -26,12 +29,24 @@ def weight_to_matrix(weight: Tensor) -> Tensor:
     >>> weight_to_matrix(torch.zeros(32, 3, 5, 7)).shape
     torch.Size([15, 224])
     """
-    if weight.dim() < 2:
-        raise ValueError(f"a weight needs two axes or more, this one has {weight.dim()}")
+    sides = matrix_shape(weight.shape)
     if weight.dim() == 2:
         return weight
-    moved = weight.movedim(0, -1)
-    return moved.reshape(moved.shape[:-2].numel(), -1)
+    # Transposed as a plain matrix, which is much faster than axis by axis; so is the way back.
+    return weight.flatten(1).t().contiguous().view(sides)
+
+
+def matrix_shape(shape: torch.Size) -> tuple[int, int]:
+    """Sides of :func:`weight_to_matrix` of a weight of ``shape``.
+
+    >>> matrix_shape(torch.Size([32, 3, 5, 7]))
+    (15, 224)
+    """
+    if len(shape) < 2:
+        raise ValueError(f"a weight needs two axes or more, this one has {len(shape)}")
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    return shape[1:-1].numel(), shape[-1] * shape[0]
 
 
 def matrix_to_weight(matrix: Tensor, shape: torch.Size) -> Tensor:
@@ -43,7 +58,7 @@ def matrix_to_weight(matrix: Tensor, shape: torch.Size) -> Tensor:
     """
     if len(shape) == 2:
         return matrix
-    return matrix.reshape(*shape[1:], shape[0]).movedim(-1, 0)
+    return matrix.reshape(-1, shape[0]).t().contiguous().view(shape)
 
 
 def half_width(side: int, radius: float) -> int:
@@ -55,13 +70,23 @@ def half_width(side: int, radius: float) -> int:
     return int(side * radius / 2)
 
 
-def band_rows(height: int, b: int, device: torch.device | None = None) -> Tensor:
-    """Row indices of the frequencies -b .. b in an unshifted spectrum, as (2b+1,) int64.
+def quarters(spectrum: Tensor, band: Tensor, axes: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of a half-plane spectrum, and of where each of them lies in the band.
 
-    >>> band_rows(8, 2)
-    tensor([6, 7, 0, 1, 2])
+    In the band (..., 2b+1, b'+1) the frequencies of an axis go from -b to b. In an unshifted
+    spectrum (..., H, W//2+1) they are apart: 0 .. b begin the axis and -b .. -1 end it.
+
+    >>> [(a.tolist(), b.tolist()) for a, b in quarters(torch.arange(6.0), torch.zeros(2), axes=1)]
+    [([0.0, 1.0], [0.0, 0.0])]
     """
-    return torch.arange(-b, b + 1, device=device) % height
+    places = []
+    for axis in range(-axes, -1):
+        side, b = spectrum.shape[axis], band.shape[axis] // 2
+        places.append([(slice(0, b + 1), slice(b, None)), (slice(side - b, side), slice(0, b))])
+    places.append([(slice(0, band.shape[-1]), slice(None))])
+    for choice in product(*places):
+        there, here = zip(*choice, strict=True)
+        yield spectrum[(..., *there)], band[(..., *here)]
 
 
 def take_band(spectrum: Tensor, *half_widths: int) -> Tensor:
@@ -69,26 +94,20 @@ def take_band(spectrum: Tensor, *half_widths: int) -> Tensor:
 
     One half-width an axis; for volumes there are three axes.
     """
-    band = spectrum[..., : half_widths[-1] + 1]
-    for axis, b in zip(range(-len(half_widths), -1), half_widths, strict=False):
-        band = band.index_select(axis, band_rows(spectrum.shape[axis], b, spectrum.device))
+    *rows, columns = half_widths
+    axes = len(half_widths)
+    sides = [*(2 * b + 1 for b in rows), columns + 1]
+    band = spectrum.new_empty(*spectrum.shape[:-axes], *sides)
+    for there, here in quarters(spectrum, band, axes):
+        here.copy_(there)
     return band
 
 
 def add_to_band(spectrum: Tensor, delta: Tensor, axes: int = 2) -> Tensor:
-    """Return ``spectrum`` with ``delta`` (..., 2b+1, b'+1) added to its band over so many axes."""
-    places: list[Tensor] = []
-    for axis in range(-axes, 0):
-        length = delta.shape[axis]
-        along = (
-            torch.arange(length, device=spectrum.device)
-            if axis == -1
-            else band_rows(spectrum.shape[axis], length // 2, spectrum.device)
-        )
-        places.append(along.view(-1, *[1] * (-1 - axis)))
-    result = spectrum.clone()
-    result[(..., *places)] += delta  # type: ignore[index]  # no frequency is in a band twice
-    return result
+    """Add ``delta`` (..., 2b+1, b'+1) to the band of ``spectrum``, in place, and return it."""
+    for there, here in quarters(spectrum, delta, axes):
+        there += here
+    return spectrum
 
 
 def symmetrised_mask(bh: int, bw: int, like: Tensor) -> Tensor:
@@ -102,18 +121,21 @@ def symmetrised_mask(bh: int, bw: int, like: Tensor) -> Tensor:
             [1.0000, 0.5000],
             [0.5000, 0.5000]])
     """
-    rows = torch.arange(-bh, bh + 1, device=like.device)
-    columns = torch.arange(0, bw + 1, device=like.device)
-    forward = (rows < bh)[:, None] & (columns < bw)[None, :]
-    # M(-k): the row -k lies in [-bh, bh) when k > -bh; the column -k always does (k <= bw).
-    mirrored = (rows > -bh)[:, None].expand_as(forward)
-    return (forward.to(like.dtype) + mirrored.to(like.dtype)) / 2
+    mask = like.new_ones(2 * bh + 1, bw + 1)
+    mask[0] = mask[-1] = mask[:, -1] = 0.5
+    mask[0, -1] = 0  # neither this frequency nor its mirror image is in the released band
+    return mask
+
+
+def amplitude_of(spectrum: Tensor) -> Tensor:
+    """|F| of a complex tensor; ``abs`` gives the same but is slow for complex numbers on a CPU."""
+    return torch.hypot(spectrum.real, spectrum.imag)
 
 
 def unit_phase(spectrum: Tensor) -> Tensor:
     """Phase factor e^{i arg F} of a complex tensor; 1 where F is 0."""
-    amplitude = spectrum.abs()
-    return torch.where(amplitude > 0, spectrum / amplitude, torch.ones_like(spectrum))
+    phase = torch.sgn(spectrum)
+    return phase.masked_fill((phase.real == 0) & (phase.imag == 0), 1)
 
 
 def low_frequencies(weight: Tensor, radius: float) -> Tensor | None:
@@ -126,11 +148,10 @@ def low_frequencies(weight: Tensor, radius: float) -> Tensor | None:
     >>> low_frequencies(torch.zeros(2, 64), 0.7) is None
     True
     """
-    matrix = weight_to_matrix(weight)
-    bh, bw = (half_width(side, radius) for side in matrix.shape)
+    bh, bw = (half_width(side, radius) for side in matrix_shape(weight.shape))
     if bh == 0 or bw == 0:
         return None
-    return take_band(torch.fft.rfft2(matrix), bh, bw)
+    return take_band(torch.fft.rfft2(weight_to_matrix(weight)), bh, bw)
 
 
 def change_low_frequencies(weight: Tensor, change: Tensor) -> Tensor:
@@ -145,7 +166,7 @@ def change_low_frequencies(weight: Tensor, change: Tensor) -> Tensor:
     True
     """
     bh, bw = change.shape[-2] // 2, change.shape[-1] - 1
-    height, width = weight_to_matrix(weight).shape
+    height, width = matrix_shape(weight.shape)
     masked = symmetrised_mask(bh, bw, weight) * change
     spectrum = add_to_band(masked.new_zeros(height, width // 2 + 1), masked)
     moved = torch.fft.irfft2(spectrum, s=(height, width))
@@ -197,4 +218,6 @@ def normalise_mean(images: Tensor, amplitude: Tensor) -> Tensor:
     pixels = images.shape[2:].numel()
     mean = images.mean(dim=space, keepdim=True)
     sign = torch.where(mean < 0, -1.0, 1.0)
-    return images + (sign * (amplitude / pixels).view(-1, *[1] * len(space)) - mean)
+    shift = sign * (amplitude / pixels).view(-1, *[1] * len(space)) - mean
+    # A row of pixels in the images' own layout: pixel by pixel, channels_last is slow to add to.
+    return images + torch.zeros_like(images[:, :, :1]).add_(shift)

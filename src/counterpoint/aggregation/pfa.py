@@ -10,7 +10,7 @@ from counterpoint.aggregation.all import merge_plainly
 from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import normalisation_parameters, other_buffers, spectral_weights
 from counterpoint.payload import Payload
-from counterpoint.spectrum import change_low_frequencies, low_frequencies
+from counterpoint.spectrum import amplitude_of, change_low_frequencies, low_frequencies
 
 Phase = Literal["local", "mean", "complex"]
 
@@ -70,8 +70,8 @@ class ProgressiveFourier:
         if self.phase == "complex":
             return {"real": band.real.contiguous(), "imaginary": band.imag.contiguous()}
         if self.phase == "mean":
-            return {"amplitude": band.abs(), "phase": band.angle()}
-        return {"amplitude": band.abs()}
+            return {"amplitude": amplitude_of(band), "phase": band.angle()}
+        return {"amplitude": amplitude_of(band)}
 
     def _change(self, own: Tensor, mean: Payload) -> Tensor:
         """The band's change from a client's own numbers to the mean."""
@@ -79,7 +79,8 @@ class ProgressiveFourier:
             return torch.complex(mean["real"], mean["imaginary"]) - own
         if self.phase == "mean":
             return torch.polar(mean["amplitude"], mean["phase"]) - own
-        amplitude = own.abs()
         # Equal amplitudes give exactly zero; where the own amplitude is 0 its phase is 0.
-        ratio = torch.where(amplitude > 0, mean["amplitude"] / amplitude - 1, 0.0)
-        return torch.where(amplitude > 0, own * ratio, mean["amplitude"].to(own.dtype))
+        amplitude = amplitude_of(own)
+        nothing = amplitude == 0
+        ratio = (mean["amplitude"] - amplitude) / amplitude.masked_fill(nothing, 1)
+        return own.masked_fill(nothing, 1) * ratio
