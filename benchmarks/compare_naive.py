@@ -1,0 +1,145 @@
+"""Whole runs on dermoscopy images against a naive version of the released code's way.
+
+Needs the images: the variable COUNTERPOINT_DERMOSCOPY names their folder. Both sides are processes of
+their own with all cores, time from start to end counts, imports included; the images are decoded
+into the library's cache before (benchmarks.loading tells what that costs, once). A subset in the
+proportions of the whole; --full takes all images.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.measure import arguments, table, write
+
+NAIVE = """
+import sys, pandas as pd
+from pathlib import Path
+from benchmarks.naive.{module} import run
+table = pd.read_csv(sys.argv[1])
+classes = sorted(table["label"].unique())
+sites = [
+    {{part: [(Path(p), classes.index(y)) for p, y in zip(rows["image"], rows["label"])]
+     for part, rows in site.groupby("split")}}
+    for _, site in table.groupby("site")
+]
+print(run(sites, len(classes), **{options}))
+"""
+
+RUN = """
+import sys, counterpoint
+result = counterpoint.run({method!r}, sys.argv[1], out=sys.argv[2], protocol="given", **{options})
+print(result.table["macro_f1"].mean())
+"""
+
+
+def subset(root: Path, images: int | None, to: Path) -> None:
+    """Write a table of the four sites' images, at most so many a site, the split as published."""
+    frames = []
+    for labels in sorted(root.glob("*/labels.csv")):
+        rows = pd.read_csv(labels, dtype=str)
+        rows = rows[rows["prrfl_client"].notna()]
+        for (site, part), some in rows.groupby(["prrfl_client", "prrfl_split"]):
+            share = {"train": 0.7, "valid": 0.1, "test": 0.2}[str(part)]
+            most = len(some) if images is None else min(len(some), max(4, round(images * share)))
+            some = some.sample(most, random_state=1)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "site": site,
+                        "image": [str(labels.parent / name) for name in some["image"]],
+                        "label": "class " + some["prrfl_label"],
+                        "split": "validation" if part == "valid" else part,
+                    }
+                )
+            )
+    pd.concat(frames).to_csv(to, index=False)
+
+
+def process(code: str, *words: str) -> tuple[float, float, float]:
+    """Run a program; wall and processor seconds, and the number that it prints last."""
+    before = os.times()
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    wall, after = time.perf_counter() - started, os.times()
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    spent = after.children_user + after.children_system
+    return (
+        wall,
+        spent - before.children_user - before.children_system,
+        float(done.stdout.split()[-1]),
+    )
+
+
+def main() -> None:
+    """PRR-FL and HarmoFL, float32 and bfloat16."""
+    chosen = arguments(__doc__, "--full")
+    root = Path(os.environ.get("COUNTERPOINT_DERMOSCOPY", "dermoscopy"))
+    if not root.is_dir():
+        raise SystemExit(f"no images in {root}: set COUNTERPOINT_DERMOSCOPY to their folder")
+    turns = 1 if chosen.quick else 3
+    images = None if chosen.full else 20 if chosen.quick else 200
+    size = (32, 32) if chosen.quick else (128, 96)
+    rounds, epochs = (1, 2) if chosen.quick else (2, 5)
+    common = {"rounds": rounds, "seed": 1}
+    prrfl = {"local_epochs": epochs, "image_size": size[0]}
+    harmofl = {"local_epochs": 1, "image_size": size[1], "batch_size": 16, "augmentation": "prrfl"}
+    sides = {
+        "naive PRR-FL": NAIVE.format(
+            module="prrfl", options=common | {"size": size[0], "epochs": epochs}
+        ),
+        "prrfl": RUN.format(method="prrfl", options=common | prrfl),
+        "prrfl, bfloat16": RUN.format(
+            method="prrfl", options=common | prrfl | {"precision": "bfloat16"}
+        ),
+        "naive HarmoFL": NAIVE.format(
+            module="harmofl",
+            options=common | {"size": size[1], "epochs": 1, "batch_size": 16},
+        ),
+        "harmofl-released": RUN.format(method="harmofl-released", options=common | harmofl),
+        "harmofl-released, bfloat16": RUN.format(
+            method="harmofl-released", options=common | harmofl | {"precision": "bfloat16"}
+        ),
+    }
+    wanted = ["", "at least 1.5", "at least 3", "", "at least 2", "at least 4"]
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "table.csv"
+        subset(root, images, listed)
+        for turn in range(-1, turns):
+            for number, (name, code) in enumerate(sides.items()):
+                if turn < 0 and name.startswith("naive"):
+                    continue  # the first turn decodes into the cache
+                seen = process(code, str(listed), str(Path(folder) / f"run-{turn}-{number}"))
+                if turn >= 0:
+                    found[name].append(seen)
+                    print(name, seen, flush=True)
+    rows = []
+    for name, target in zip(sides, wanted, strict=True):
+        naive = found["naive PRR-FL" if "prrfl" in name.lower().replace("-", "") else
+                      "naive HarmoFL"]
+        mine = found[name]
+        ratios = [
+            statistics.median(a[clock] / b[clock] for a, b in zip(naive, mine, strict=True))
+            for clock in (0, 1)
+        ]
+        rows.append(
+            [name, statistics.median(x[0] for x in mine), f"{ratios[0]:.2f}", f"{ratios[1]:.2f}",
+             f"{100 * statistics.median(x[2] for x in mine):.1f}", target]
+        )
+    head = ["side", "s", "times as fast", "by CPU time", "test macro-F1", "wanted"]
+    what = f"{images or 'all'} images a site, {rounds} round(s), {size[0]} and {size[1]} pixels.\n\n"
+    write("naive", "Whole runs against the naive way", what + table(head, rows))
+
+
+if __name__ == "__main__":
+    main()
