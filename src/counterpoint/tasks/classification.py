@@ -74,32 +74,8 @@ class Classification:
         mean of one-vs-rest areas over the classes that have images of both kinds; NaN where no
         class has.
         """
-        from torchmetrics.functional.classification import (
-            multiclass_accuracy,
-            multiclass_f1_score,
-        )
-
-        logits, labels = logits.float(), labels.long()
-        k = self.outputs
-        scores = {
-            "macro_f1": multiclass_f1_score(logits, labels, k, average="macro").item(),
-            "accuracy": multiclass_accuracy(logits, labels, k, average="micro").item(),
-            "auc": self._auc(logits, labels),
-            "loss": self.loss(logits, labels).item(),
-        }
-        # what float32 knows, without the digits that it does not
-        return {name: round(value, 7) for name, value in scores.items()}
-
-    def _auc(self, logits: Tensor, labels: Tensor) -> float:
-        from torchmetrics.functional.classification import binary_auroc
-
-        probabilities = logits.softmax(dim=1)
-        areas = [
-            binary_auroc(probabilities[:, c], (labels == c).long()).item()
-            for c in range(self.outputs)
-            if 0 < int((labels == c).sum()) < len(labels)
-        ]
-        return sum(areas) / len(areas) if areas else math.nan
+        answers = Answers(self, [logits.float()], [labels.long()], [torch.arange(len(labels))])
+        return answers.scores()
 
 
 @dataclass
@@ -118,8 +94,12 @@ class Answers:
 
     def scores(self) -> dict[str, float]:
         """Scores of all answers; see :meth:`Classification.scores`."""
-        task = self.task
-        return task.scores(torch.cat(self.logits), torch.cat(self.labels))
+        cases, statistics = self.statistics()
+        every = np.arange(len(cases))
+        scores = {name: of(every) for name, of in statistics.items()}
+        scores["loss"] = self.task.loss(torch.cat(self.logits), torch.cat(self.labels)).item()
+        # what float32 knows, without the digits that it does not
+        return {name: round(value, 7) for name, value in scores.items()}
 
     def by_case(self) -> list[dict[str, float | int | str]]:
         """A row an image: its class, what was predicted, and the probabilities."""
