@@ -12,8 +12,6 @@ from counterpoint.crew import Event, Report, choose_device, share_cores, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate, input_shape
-from counterpoint.figures.retrogress import retrogress_curve
-from counterpoint.figures.save import save
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
 from counterpoint.results import Result
@@ -193,6 +191,9 @@ def _leave(result: Result) -> Result:
 
 def draw_figures(result: Result) -> None:
     """Draw the figures that a finished run leaves beside its numbers."""
+    from counterpoint.figures.retrogress import retrogress_curve  # matplotlib: not at the start
+    from counterpoint.figures.save import save
+
     save(retrogress_curve(result), result.path / "retrogress")
 
 
