@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 import counterpoint
 from benchmarks.measure import Times, arguments, table, write
-from counterpoint.aggregation import Exchange, ProgressiveFourier
+from counterpoint.aggregation import ProgressiveFourier
 from counterpoint.client import first_predictor, generator
 from counterpoint.data import decode
 from counterpoint.data.batches import split_into_batches
@@ -67,8 +67,10 @@ def evaluate(site: Bare, part: str) -> dict[str, tuple[float, float]]:
     for role, model in site.models.items():
         model.eval()
         outputs = torch.cat(
-            [model(images[i : i + 64].contiguous(memory_format=LAYOUT)) for i in
-             range(0, len(images), 64)]
+            [
+                model(images[i : i + 64].contiguous(memory_format=LAYOUT))
+                for i in range(0, len(images), 64)
+            ]
         )
         model.train()
         answers, k = outputs.argmax(1), outputs.shape[1]
@@ -230,6 +232,7 @@ def measure(method: str, options: dict[str, Any], turns: int) -> list[object]:
     settings = make_settings(method, "phantom", options)
     mine, bare, ends = Times([], []), Times([], []), []
     for turn in range(turns):
+
         def federated() -> float:
             with tempfile.TemporaryDirectory() as folder:
                 watch = Watch()
@@ -238,7 +241,8 @@ def measure(method: str, options: dict[str, Any], turns: int) -> list[object]:
                 )
                 watch.mark("returned")
                 for kept, value in zip(
-                    (mine.wall, mine.processor), watch.between("rounds begin", "rounds end"),
+                    (mine.wall, mine.processor),
+                    watch.between("rounds begin", "rounds end"),
                     strict=True,
                 ):
                     kept.append(value)
@@ -290,8 +294,15 @@ def main() -> None:
             found = measure(method, options, 2 if chosen.quick else 7)
             print(method, task, found)
             rows.append([f"{method}, {model} {size}x{size}", *found, "at most 1.03"])
-    head = ["run", "s", "s by hand", "ratio", "ratio of CPU time", "s for test and the rest",
-            "wanted ratio"]
+    head = [
+        "run",
+        "s",
+        "s by hand",
+        "ratio",
+        "ratio of CPU time",
+        "s for test and the rest",
+        "wanted ratio",
+    ]
     write("bare_loop", "A run against a hand-written loop of the same work", table(head, rows))
 
 

@@ -1,7 +1,7 @@
 """Whole runs on dermoscopy images against a naive version of the released code's way.
 
-Needs the images: the variable COUNTERPOINT_DERMOSCOPY names their folder. Both sides are processes of
-their own with all cores, time from start to end counts, imports included; the images are decoded
+Needs the images: the variable COUNTERPOINT_DERMOSCOPY names their folder. Both sides are processes
+of their own with all cores, time from start to end counts, imports included; the images are decoded
 into the library's cache before (benchmarks.loading tells what that costs, once). A subset in the
 proportions of the whole; --full takes all images.
 """
@@ -40,21 +40,22 @@ print(result.table["macro_f1"].mean())
 
 
 def subset(root: Path, images: int | None, to: Path) -> None:
-    """Write a table of the four sites' images, at most so many a site, the split as published."""
+    """Write a table of the four sites' images, about so many a site, the split as published."""
     frames = []
     for labels in sorted(root.glob("*/labels.csv")):
         rows = pd.read_csv(labels, dtype=str)
         rows = rows[rows["prrfl_client"].notna()]
-        for (site, part), some in rows.groupby(["prrfl_client", "prrfl_split"]):
-            share = {"train": 0.7, "valid": 0.1, "test": 0.2}[str(part)]
-            most = len(some) if images is None else min(len(some), max(4, round(images * share)))
-            some = some.sample(most, random_state=1)
+        kept = 1.0 if images is None else images / len(rows)
+        for (site, part, label), some in rows.groupby(
+            ["prrfl_client", "prrfl_split", "prrfl_label"]
+        ):
+            some = some.sample(min(len(some), max(2, round(kept * len(some)))), random_state=1)
             frames.append(
                 pd.DataFrame(
                     {
                         "site": site,
                         "image": [str(labels.parent / name) for name in some["image"]],
-                        "label": "class " + some["prrfl_label"],
+                        "label": f"class {label}",
                         "split": "validation" if part == "valid" else part,
                     }
                 )
@@ -125,19 +126,28 @@ def main() -> None:
                     print(name, seen, flush=True)
     rows = []
     for name, target in zip(sides, wanted, strict=True):
-        naive = found["naive PRR-FL" if "prrfl" in name.lower().replace("-", "") else
-                      "naive HarmoFL"]
+        naive = found[
+            "naive PRR-FL" if "prrfl" in name.lower().replace("-", "") else "naive HarmoFL"
+        ]
         mine = found[name]
         ratios = [
             statistics.median(a[clock] / b[clock] for a, b in zip(naive, mine, strict=True))
             for clock in (0, 1)
         ]
         rows.append(
-            [name, statistics.median(x[0] for x in mine), f"{ratios[0]:.2f}", f"{ratios[1]:.2f}",
-             f"{100 * statistics.median(x[2] for x in mine):.1f}", target]
+            [
+                name,
+                statistics.median(x[0] for x in mine),
+                f"{ratios[0]:.2f}",
+                f"{ratios[1]:.2f}",
+                f"{100 * statistics.median(x[2] for x in mine):.1f}",
+                target,
+            ]
         )
     head = ["side", "s", "times as fast", "by CPU time", "test macro-F1", "wanted"]
-    what = f"{images or 'all'} images a site, {rounds} round(s), {size[0]} and {size[1]} pixels.\n\n"
+    what = (
+        f"{images or 'all'} images a site, {rounds} round(s), {size[0]} and {size[1]} pixels.\n\n"
+    )
     write("naive", "Whole runs against the naive way", what + table(head, rows))
 
 

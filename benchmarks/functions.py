@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Times, arguments, side_by_side, table, write
+from benchmarks.naive.prrfl import back, band, transform
 from counterpoint.aggregation import Exchange, ProgressiveFourier
 from counterpoint.data.batches import batches
 from counterpoint.data.site import SiteData
 from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.layers import spectral_weights
-from counterpoint.local import DeputyTransfer, Plain, Training
+from counterpoint.local import DeputyTransfer, Training
 from counterpoint.models.densenet121 import DenseNet121
 from counterpoint.models.slim_vgg16 import SlimVGG16
 from counterpoint.models.unet import UNet
@@ -58,32 +59,22 @@ def aggregation(network: nn.Module) -> Sides:
 
 def naive_pfa(weight: Tensor) -> Tensor:
     """One client's part of a layer as first written: NumPy, complex128, the whole plane."""
-    array = weight.double().numpy()
-    if array.ndim == 4:
-        n, c, d1, d2 = array.shape
-        array = array.transpose(1, 2, 3, 0).reshape(c * d1, d2 * n)
-    spectrum = np.fft.fftshift(np.fft.fft2(array))
-    amplitude, phase = np.abs(spectrum), np.angle(spectrum)
-    (h, w), radius = array.shape, 0.825
-    rows = slice(h // 2 - int(h * radius / 2), h // 2 + int(h * radius / 2))
-    columns = slice(w // 2 - int(w * radius / 2), w // 2 + int(w * radius / 2))
-    amplitude[rows, columns] = amplitude[rows, columns].copy()
-    changed = np.real(np.fft.ifft2(np.fft.ifftshift(amplitude * np.exp(1j * phase))))
-    if weight.dim() == 4:
-        changed = changed.reshape(c, d1, d2, n).transpose(3, 0, 1, 2)
-    return torch.from_numpy(changed.astype(np.float32))
+    amplitude, phase = transform(weight)
+    places = band(amplitude.shape, 0.825)
+    amplitude[places] = amplitude[places].copy()
+    return back((amplitude, phase), weight)
 
 
-def amplitude(band: str, shape: tuple[int, ...]) -> Sides:
+def amplitude(kind: str, shape: tuple[int, ...]) -> Sides:
     """Amplitude normalisation in training, against the least that such a band needs."""
     images = torch.rand(shape).to(memory_format=torch.channels_last)
-    layer = AmplitudeLayer(shape[1:], band, 0.1)  # type: ignore[arg-type]
+    layer = AmplitudeLayer(shape[1:], kind, 0.1)  # type: ignore[arg-type]
     layer.train()(images)
     frozen = copy.deepcopy(layer).eval()
     frozen.freeze()
 
     def bare() -> Tensor:
-        if band == "dc":
+        if kind == "dc":
             return images + 0.5  # one read and one write
         return torch.fft.irfft2(torch.fft.rfft2(images), s=images.shape[2:])
 
@@ -187,10 +178,10 @@ def main() -> None:
         times = side_by_side(aggregation(make().to(memory_format=torch.channels_last)), turns)
         rows.append(row(f"PFA, {name}", "share + merge", times, "bare", "at most 3"))
         rows.append(row(f"PFA, {name}", "naive", times, "share + merge", "at least 12"))
-    for band, target in (("dc", "at most 2"), ("full", "at most 2")):
+    for kind, target in (("dc", "at most 2"), ("full", "at most 2")):
         for shape in ((128, 3, 96, 96), (16, 3, 384, 384)):
-            times = side_by_side(amplitude(band, shape), turns)
-            what = f"amplitude {band}, {'x'.join(map(str, shape))}"
+            times = side_by_side(amplitude(kind, shape), turns)
+            what = f"amplitude {kind}, {'x'.join(map(str, shape))}"
             rows.append(row(what, "frozen", times, "bare", target))
             rows.append(row(what, "first round", times, "bare", ""))
     few = 3 if chosen.quick else 15

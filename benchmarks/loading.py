@@ -106,8 +106,12 @@ def decoding(root: Path, images: int | None) -> list[list[object]]:
             wall = time.perf_counter() - started
             rate = f"{len(listed) / wall:.0f} images/s"
             found.append(
-                [f"{what}, {len(listed)} dermoscopy images", wall,
-                 time.process_time() - before, rate]
+                [
+                    f"{what}, {len(listed)} dermoscopy images",
+                    wall,
+                    time.process_time() - before,
+                    rate,
+                ]
             )
     return found
 
@@ -141,8 +145,13 @@ def batch_share(turns: int) -> list[list[object]]:
         times = side_by_side({"batches": epoch, "steps": steps}, turns)
         share = times["batches"].ratio(times["steps"], "processor")
         rows.append(
-            [what, times["batches"].median / 2 * 1e3, times["steps"].median / 2 * 1e3,
-             f"{100 * share:.1f} %", "under 5 %"]
+            [
+                what,
+                times["batches"].median / 2 * 1e3,
+                times["steps"].median / 2 * 1e3,
+                f"{100 * share:.1f} %",
+                "under 5 %",
+            ]
         )
     return rows
 

@@ -91,8 +91,11 @@ def band(shape: tuple[int, ...], radius: float) -> tuple[slice, slice]:
     return slice(h // 2 - bh, h // 2 + bh), slice(w // 2 - bw, w // 2 + bw)
 
 
-def back(amplitude: npt.NDArray[np.float64], phase: npt.NDArray[np.float64], like: Tensor) -> Tensor:
+def back(
+    amplitude: npt.NDArray[np.float64], phase: npt.NDArray[np.float64], like: Tensor
+) -> Tensor:
     """The weight with this spectrum."""
+    amplitude, phase = spectrum
     changed = np.real(np.fft.ifft2(np.fft.ifftshift(amplitude * np.exp(1j * phase))))
     if like.dim() == 4:
         n, c, d1, d2 = like.shape
@@ -111,7 +114,7 @@ def communicate(sites: list[Site], radius: float) -> None:
         mean = np.mean([amplitude[places] for amplitude, _ in spectra], axis=0)
         for state, (amplitude, phase) in zip(states, spectra, strict=True):
             amplitude[places] = mean
-            state[name].copy_(back(amplitude, phase, state[name]))
+            state[name].copy_(back((amplitude, phase), state[name]))
 
 
 def run(
