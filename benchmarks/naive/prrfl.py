@@ -91,9 +91,7 @@ def band(shape: tuple[int, ...], radius: float) -> tuple[slice, slice]:
     return slice(h // 2 - bh, h // 2 + bh), slice(w // 2 - bw, w // 2 + bw)
 
 
-def back(
-    amplitude: npt.NDArray[np.float64], phase: npt.NDArray[np.float64], like: Tensor
-) -> Tensor:
+def back(spectrum: Spectrum, like: Tensor) -> Tensor:
     """The weight with this spectrum."""
     amplitude, phase = spectrum
     changed = np.real(np.fft.ifft2(np.fft.ifftshift(amplitude * np.exp(1j * phase))))
