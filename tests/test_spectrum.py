@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from counterpoint.aggregation import Exchange, ProgressiveFourier
+from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.server import WeightedMean
 from counterpoint.spectrum import (
     change_low_frequencies,
     low_frequencies,
     matrix_to_weight,
     normalise_amplitude,
+    normalise_band,
     normalise_mean,
     unit_phase,
     weight_to_matrix,
@@ -168,6 +170,25 @@ def test_an_image_with_its_own_amplitude_comes_back(height: int, width: int, see
     torch.testing.assert_close(normalise_amplitude(image, amplitude), image, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("radius", [0.3, 0.7, 0.95, 0.99, 1.0])
+@pytest.mark.parametrize("shape", [(41, 41), (12, 9), (9, 12), (5, 7, 6)])
+def test_an_image_with_its_own_band_comes_back(shape: tuple[int, ...], radius: float) -> None:
+    """Also where the band holds every frequency, in an order of its own."""
+    layer = AmplitudeLayer((2, *shape), band=radius, momentum=0.1).train()
+    image = random((1, 2, *shape), 4)
+    torch.testing.assert_close(layer(image), image, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 7), (8, 5), (4, 6, 5)])
+def test_the_widest_band_is_full(shape: tuple[int, ...]) -> None:
+    batch, image = random((4, 2, *shape), 1), random((1, 2, *shape), 2)
+    full, widest = (AmplitudeLayer((2, *shape), band, 0.1).train() for band in ("full", 1.0))
+    for layer in (full, widest):
+        layer(batch)
+        layer.eval()
+    torch.testing.assert_close(widest(image), full(image), atol=1e-5, rtol=0)
+
+
 def test_dc_is_the_full_normalisation_of_one_frequency() -> None:
     images = random((3, 2, 6, 5), 1)
     amplitude = torch.tensor([7.0, 2.0])
@@ -177,4 +198,4 @@ def test_dc_is_the_full_normalisation_of_one_frequency() -> None:
     expected = torch.fft.irfft2(spectrum, s=(6, 5))
     torch.testing.assert_close(normalise_mean(images, amplitude), expected)
     band = amplitude[:, None, None]  # a band of half-width 0 holds the zero frequency alone
-    torch.testing.assert_close(normalise_amplitude(images, band), expected)
+    torch.testing.assert_close(normalise_band(images, band), expected)

@@ -18,6 +18,7 @@ from counterpoint.spectrum import (
     half_width,
     half_widths_of,
     normalise_amplitude,
+    normalise_band,
     normalise_mean,
     take_band,
 )
@@ -108,7 +109,8 @@ class AmplitudeLayer(nn.Module):
                 return images
             if self.band == "dc":
                 return normalise_mean(images, self.amplitude)
-            return normalise_amplitude(images, self.amplitude)
+            change = normalise_amplitude if self.band == "full" else normalise_band
+            return change(images, self.amplitude)
 
 
 @runtime_checkable

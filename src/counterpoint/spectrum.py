@@ -185,9 +185,8 @@ def half_widths_of(band: Tensor) -> tuple[int, ...]:
 def normalise_amplitude(images: Tensor, amplitude: Tensor) -> Tensor:
     """Give images (N, C, H, W) the ``amplitude`` and leave them their own phase (eq. 4).
 
-    ``amplitude`` is the band (C, 2bh+1, bw+1) of a common amplitude, or the whole half plane
-    (C, H, W//2+1). Frequencies outside the band stay the image's own. Volumes (N, C, D, H, W) and
-    their amplitudes have one axis more.
+    ``amplitude`` (C, H, W//2+1) is a common amplitude on the half plane. Volumes (N, C, D, H, W)
+    and their amplitudes have one axis more.
 
     >>> x = torch.rand(2, 3, 8, 8)
     >>> y = normalise_amplitude(x, torch.fft.rfft2(x[0]).abs())
@@ -195,12 +194,25 @@ def normalise_amplitude(images: Tensor, amplitude: Tensor) -> Tensor:
     True
     """
     space = tuple(range(2, images.dim()))
+    spectrum = amplitude * unit_phase(torch.fft.rfftn(images, dim=space))
+    harmonised: Tensor = torch.fft.irfftn(spectrum, s=images.shape[2:], dim=space)
+    return harmonised
+
+
+def normalise_band(images: Tensor, amplitude: Tensor) -> Tensor:
+    """Give images (N, C, H, W) the ``amplitude`` (C, 2bh+1, bw+1) in its band of low frequencies.
+
+    Phases, and the frequencies outside the band, stay the images' own.
+    """
+    space = tuple(range(2, images.dim()))
     spectrum = torch.fft.rfftn(images, dim=space)
-    if amplitude.shape[1:] == spectrum.shape[2:]:
-        spectrum = amplitude * unit_phase(spectrum)
-    else:
-        own = take_band(spectrum, *half_widths_of(amplitude))
-        spectrum = add_to_band(spectrum, amplitude * unit_phase(own) - own, axes=len(space))
+    own = take_band(spectrum, *half_widths_of(amplitude))
+    change = amplitude * unit_phase(own) - own
+    for axis in range(-len(space), -1):
+        if own.shape[axis] > spectrum.shape[axis]:  # H/2 is -H/2, so that it is there twice
+            change.select(axis, 0).div_(2)
+            change.select(axis, -1).div_(2)
+    spectrum = add_to_band(spectrum, change, axes=len(space))
     harmonised: Tensor = torch.fft.irfftn(spectrum, s=images.shape[2:], dim=space)
     return harmonised
 

@@ -82,7 +82,7 @@ class FixedAmplitude(nn.Module):
     def __init__(self, layer: AmplitudeLayer) -> None:
         super().__init__()
         sides, kept = layer.shape[1:], tuple(layer.amplitude.shape[1:])
-        whole = kept == (*sides[:-1], sides[-1] // 2 + 1)
+        whole = layer.band == "full"
         self.space = tuple(range(2, 2 + len(sides)))
         self.pixels = math.prod(sides)
         self.register_buffer("amplitude", layer.amplitude.clone())
