@@ -57,8 +57,24 @@ def run(
     >>> sorted(result.table.columns)
     ['accuracy', 'auc', 'loss', 'macro_f1']
     """
+    wanted = {**(settings or {}), **options}
+    chosen, federation, sites = prepare(method, data, Path(out), wanted, report)
+    made = task_of(chosen, federation)
+    facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
+    folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
+    return _leave(federate(folder, chosen, federation, made, sites, report))
+
+
+def prepare(
+    method: str | Method,
+    data: str | os.PathLike[str] | Federation,
+    out: Path,
+    settings: Mapping[str, Any],
+    report: Report,
+) -> tuple[Settings, Federation, list[SiteData]]:
+    """Make the settings of a run, read and decode its data, and check that all of it will do."""
     name = data.name if isinstance(data, Federation) else os.fspath(data)
-    wanted = dict(flatten({**(settings or {}), **options}))
+    wanted = dict(flatten(settings))
     for place in ("root", "data.root"):
         if isinstance(wanted.get(place), os.PathLike):
             wanted[place] = os.fspath(wanted[place])
@@ -66,7 +82,7 @@ def run(
     task = wanted.pop("data.task", task)
     task = data.task if isinstance(data, Federation) else readers.task_of(name, task)
     chosen = make_settings(method, name, {**wanted, "data.task": task})
-    RunFolder.check_free(Path(out))
+    RunFolder.check_free(out)
     device = choose_device(chosen.machine.device)
     if not isinstance(data, Federation):
         federation = read_data(chosen, report)
@@ -89,10 +105,7 @@ def run(
         device,
     )
     chosen = _with_machine(chosen, workers, threads)
-    federation, sites = _decode(chosen, federation, report)
-    facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
-    folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
-    return _leave(federate(folder, chosen, federation, made, sites, report))
+    return chosen, *_decode(chosen, federation, report)
 
 
 def resume(

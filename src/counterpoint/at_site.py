@@ -23,6 +23,8 @@ class Order:
     state: Kept | None
     """What the site's last visit left."""
     mean: Kept | None
+    news: tuple[str, ...]
+    """Names in the mean that the site has not had; all of them if it missed a round."""
     keep_candidate: bool
 
 

@@ -158,14 +158,23 @@ def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
     schedule, round = settings.method.schedule, before.round + 1
     eligible = before.round >= schedule.first_choice  # the model just after the last merge
     asked = [(number, play.names[number]) for number in taking_part(play.names, settings, round)]
+    last = before.mean.read(folder.state) if before.mean else {}
     orders = [
-        Order(site, number, round, before.states.get(site), before.mean, eligible)
+        Order(
+            site,
+            number,
+            round,
+            before.states.get(site),
+            before.mean,
+            news=tuple(last if before.visits.get(site) != before.round else before.fresh),
+            keep_candidate=eligible,
+        )
         for number, site in asked
     ]
     after = dataclasses.replace(before, round=round, states=dict(before.states))
     after.visits = dict(before.visits)
     mean = WeightedMean()
-    present: list[str] = []
+    present: set[str] = set()
     candidates: dict[str, Kept] = {}
     scores: list[Row] = []
     sent: list[Row] = []
@@ -176,7 +185,7 @@ def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
             mean.add(visit.site, visit.payload, visit.weight)
         except PayloadError as error:
             raise PayloadError(f"round {round}: {error}. Nothing of this round was kept") from error
-        present.append(visit.site)
+        present.add(visit.site)
         after.visits[visit.site] = round
         after.states[visit.site] = answer.state
         if answer.candidate:
@@ -185,9 +194,10 @@ def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
         scores += visit.rows
         sent += describe(visit.payload, round, visit.site, "up")
 
-    last = before.mean.read(folder.state) if before.mean else {}
-    for site in present if last else []:
-        sent += describe(going_down(before, site, last), before.round, site, "down")
+    for order in orders:
+        if order.site in present:
+            down = {name: last[name] for name in order.news}
+            sent += describe(down, before.round, order.site, "down")
     down, kept = serve(play, mean.result(), before, last, len(present) / len(play.names))
     after.fresh = sorted(down)
     after.mean = keep(folder.state, f"mean-{round:05d}", last | down)
@@ -201,12 +211,6 @@ def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
             after.candidates = candidates
     folder.commit(after, {"scores.csv": scores, "payloads.csv": sent})
     return after
-
-
-def going_down(before: Notebook, site: str, last: Payload) -> Payload:
-    """What a site gets of the last mean: what is new in it, or all if it missed a round."""
-    late = before.visits.get(site) != before.round
-    return last if late else {name: last[name] for name in before.fresh}
 
 
 def serve(

@@ -275,6 +275,10 @@ class RunFolder:
         self._cut_back({log: len(head.encode()) for log, head in heads.items()})
         return Notebook(), []
 
+    def files_here(self, notebook: Notebook) -> set[Kept]:
+        """The files of a notebook that lie in this folder: all of them."""
+        return notebook.files
+
     def _sweep(self) -> None:
         """Remove what processes left that were killed while they wrote; all of them are gone."""
         for left in self.path.rglob(".*.part"):
@@ -288,7 +292,7 @@ class RunFolder:
             notebook = Notebook.parse(body)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StateError(f"{path} is damaged ({error})") from error
-        for kept in sorted(notebook.files):
+        for kept in sorted(self.files_here(notebook)):
             file = self.state / kept.file
             if not file.is_file():
                 raise StateError(f"{file} is missing")

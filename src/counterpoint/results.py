@@ -159,20 +159,35 @@ def write_models(
     chosen: Mapping[str, Path],
 ) -> bool:
     """Write every site's model and, if all sites have the same, the global one; tell if so."""
-    method, folder = settings.method, out / "models"
     first: Payload = {}
     same = True
     for name, path in chosen.items():
         model = read_tensors(path)
         first = first or model
         same = same and all_equal([first, model])
-        if not method.pooled:
-            card = _card(settings, task, shape, form, round, site=name)
-            write_tensors(_personal(folder, name), model, card)
+        if not settings.method.pooled:
+            write_model(out, settings, task, shape, form, round, model, name)
     if same:
-        card = _card(settings, task, shape, form, round)
-        write_tensors(folder / "global.safetensors", first, card)
+        write_model(out, settings, task, shape, form, round, first)
     return same
+
+
+def write_model(
+    out: Path,
+    settings: Settings,
+    task: Task,
+    shape: tuple[int, ...],
+    form: Form,
+    round: int,
+    model: Payload,
+    site: str | None = None,
+) -> Path:
+    """Write the model of a site, or the global one, with its card; returns the file."""
+    folder = out / "models"
+    path = folder / "global.safetensors" if site is None else _personal(folder, site)
+    facts = {} if site is None else {"site": site}
+    write_tensors(path, model, _card(settings, task, shape, form, round, **facts))
+    return path
 
 
 def _card(
