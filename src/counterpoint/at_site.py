@@ -26,6 +26,8 @@ class Order:
     news: tuple[str, ...]
     """Names in the mean that the site has not had; all of them if it missed a round."""
     keep_candidate: bool
+    chosen: Kept | None
+    """The site's model that validation has chosen so far, to be kept till another one is."""
 
 
 @dataclass(frozen=True)

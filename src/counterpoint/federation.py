@@ -37,8 +37,8 @@ class Sites(Protocol):
         """Have sites work a round."""
         ...
 
-    def test(self, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
-        """Have every site score its test images with its chosen model."""
+    def test(self, round: int, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
+        """Have every site score its test images with its model of the chosen round."""
         ...
 
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
@@ -168,6 +168,7 @@ def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
             before.mean,
             news=tuple(last if before.visits.get(site) != before.round else before.fresh),
             keep_candidate=eligible,
+            chosen=before.candidates.get(site),
         )
         for number, site in asked
     ]
@@ -234,14 +235,15 @@ def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
     tested, cases, intervals = [], [], {}
     progress = told(play.report, "tested")
     progress(0, len(chosen))
-    for number, done in enumerate(sites.test(chosen), start=1):
+    for number, done in enumerate(sites.test(notebook.best, chosen), start=1):
         progress(min(number, len(chosen)), len(chosen))  # a site held out comes on top
         for row, of_cases, of_scores in done:
             tested.append({"round": notebook.best, "moment": moment, "epoch": 0} | row)
             cases += of_cases
             intervals[str(row["site"])] = of_scores
     same = sites.leave_models(notebook.best, chosen)
-    folder.write_table("test_cases.csv", cases)
+    if cases:  # across a network, they stay at the sites
+        folder.write_table("test_cases.csv", cases)
     # Not noted in the notebook: if results.json is not reached, a resumed run cuts this off again.
     folder.append("scores.csv", tested)
     facts = {

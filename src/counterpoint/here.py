@@ -33,7 +33,7 @@ class Here:
         place = self.folder.state
         return self.crew(work, [Job(order, self.clients[order.site], place) for order in orders])
 
-    def test(self, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
+    def test(self, round: int, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
         """Score each site's test images with its model, a site held out with all of them."""
         files = {site: self.folder.state / kept.file for site, kept in chosen.items()}
         seed = self.settings.seed

@@ -1,0 +1,240 @@
+"""The sites as the server reaches them across a network: messages out, checked answers back."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from counterpoint.at_site import Answer, Order
+from counterpoint.client import Visit
+from counterpoint.crew import Report, choose_device
+from counterpoint.errors import PayloadError, StateError
+from counterpoint.exam import Tested
+from counterpoint.federation import Play, conduct
+from counterpoint.folder import LOSSES, SCORES, Kept, Notebook, RunFolder
+from counterpoint.payload import Payload, check
+from counterpoint.remote.desk import digest, maybe_kept, order_message, read_kept
+from counterpoint.remote.message import Message
+from counterpoint.remote.plan import Plan
+from counterpoint.results import Result, write_model
+
+Send = Callable[[Mapping[str, Message]], Mapping[str, Message]]
+"""Brings every site its message, and gives the answers that came within the time there is."""
+
+Signature = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+class ServerFolder(RunFolder):
+    """A run's folder at the server: the sites' files that a notebook names are at the sites."""
+
+    def files_here(self, notebook: Notebook) -> set[Kept]:
+        """The mean, and what the server keeps beside it."""
+        return {kept for kept in (notebook.mean, notebook.server) if kept}
+
+
+@dataclass
+class Afar:
+    """Sites that are reached by an engine.
+
+    Attributes:
+        plan: of the run.
+        folder: the run's folder at the server.
+        send: the engine's part.
+        min_sites: so many sites must have answered well, or the run stops.
+        report: is told of scores, and of sites that were left out of a round.
+    """
+
+    plan: Plan
+    folder: RunFolder
+    send: Send
+    min_sites: int
+    report: Report
+    models: dict[str, str] = field(default_factory=dict)
+    """For each site that was tested, the digest of its chosen model."""
+
+    def hello(self) -> dict[str, str]:
+        """Ask all sites whether they are there and their data fit; gives their data's checksums."""
+        sites = tuple(self.plan.sites.values())
+        replies = self.ask({site: Message("hello") for site in sites}, "at the start")
+        return {site: str(reply.says.get("data")) for site, reply in replies.items()}
+
+    def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
+        """Have sites work a round; answers that are not as they should be are left out."""
+        when = f"round {orders[0].round}"
+        last = orders[0].mean.read(self.folder.state) if orders[0].mean else {}
+        replies = self.ask({o.site: order_message(o, last) for o in orders}, when, enough=0)
+        usual = most_common(reply.tensors for reply in replies.values())
+        answers = []
+        for order in orders:
+            if order.site not in replies:
+                continue
+            try:
+                answers.append(read_answer(replies[order.site], order, self.columns, usual))
+            except PayloadError as error:
+                self.leave_out(order.site, when, str(error))
+        self.require(len(answers), when)
+        for answer in answers:
+            for row in answer.visit.rows:
+                self.report(row)
+            yield answer
+
+    def test(self, round: int, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
+        """Have every site score its test images; the cases stay at the site."""
+        messages = {
+            site: Message("test", {"candidate": kept, "of": round}) for site, kept in chosen.items()
+        }
+        replies = self.ask(messages, "the test")
+        for site in chosen:
+            if site not in replies:
+                continue
+            says = replies[site].says
+            row, intervals = says.get("row"), says.get("intervals")
+            if not good_row(row, site, self.columns) or not isinstance(intervals, dict):
+                self.leave_out(site, "the test", "its scores are not as they should be")
+                continue
+            self.models[site] = str(says.get("model"))
+            yield [(row, [], intervals)]
+
+    def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
+        """Write the model that all sites have, where they have one; their own stay with them."""
+        digests = set(self.models.values())
+        if len(digests) != 1 or self.models.keys() != chosen.keys():
+            return False
+        (known,) = digests
+        for site, kept in chosen.items():
+            message = Message("model", {"candidate": kept, "model": known})
+            reply = self.ask({site: message}, "the model", enough=0).get(site)
+            if reply and digest(reply.tensors) == known:
+                plan = self.plan
+                write_model(
+                    self.folder.path, plan.settings, plan.task, plan.shape, round, reply.tensors
+                )
+                break
+        return True
+
+    @property
+    def columns(self) -> set[str]:
+        """What a row of scores may have."""
+        return {*SCORES, *LOSSES, *self.plan.task.metrics}
+
+    def ask(
+        self, messages: Mapping[str, Message], when: str, enough: int | None = None
+    ) -> dict[str, Message]:
+        """Send messages and give the answers that are none of refusal, in the order of the sites.
+
+        Raises:
+            StateError: if fewer sites than ``enough`` (where left out, `min_sites`) have answered.
+        """
+        replies = self.send(messages)
+        good = {}
+        for site, message in messages.items():
+            reply = replies.get(site)
+            if reply is None:
+                self.leave_out(site, when, "no answer came in time")
+            elif reply.kind != message.kind:
+                reason = reply.says.get("reason") if reply.kind == "refused" else None
+                self.leave_out(site, when, str(reason or "its answer is to something else"))
+            else:
+                good[site] = reply
+        self.require(len(good), when, enough)
+        return good
+
+    def require(self, count: int, when: str, enough: int | None = None) -> None:
+        """Stop the run where too few sites have answered."""
+        enough = self.min_sites if enough is None else enough
+        if count < enough:
+            raise StateError(
+                f"{when}: {count} of {len(self.plan.sites)} sites gave an answer that can be used, "
+                f"and {enough} are needed (--min-sites). Complete rounds are kept; see to the "
+                "sites, then submit the job again to go on"
+            )
+
+    def leave_out(self, site: str, when: str, why: str) -> None:
+        """Tell that a site was left out."""
+        self.report({"warning": f"{when}: site '{site}' is left out: {why[:500]}"})
+
+
+def read_answer(reply: Message, order: Order, columns: set[str], usual: Signature | None) -> Answer:
+    """The answer in a message.
+
+    Raises:
+        PayloadError: if anything in it is not as it should be.
+    """
+    says, site = reply.says, order.site
+    rows, weight, gradients = says.get("rows"), says.get("weight"), says.get("gradients")
+    if says.get("round") != order.round or says.get("site") != site:
+        raise PayloadError("its answer is to another order")
+    if not isinstance(rows, list) or not all(good_row(row, site, columns) for row in rows):
+        raise PayloadError("its scores are not as they should be")
+    if not isinstance(weight, int | float) or not math.isfinite(weight) or weight <= 0:
+        raise PayloadError("its weight is not a positive number")
+    if not isinstance(gradients, int) or gradients < 0:
+        raise PayloadError("its count of images is not a whole number")
+    check(reply.tensors, site, None)
+    if usual is not None and signature(reply.tensors) != usual:
+        odd = sorted({*signature(reply.tensors)} ^ {*usual})
+        raise PayloadError(
+            f"it sent other names, shapes or types than most sites; first difference: {odd[0][:2]}"
+        )
+    candidate = maybe_kept(says.get("candidate"))
+    if order.keep_candidate and candidate is None:
+        raise PayloadError("it did not keep its model")
+    return Answer(
+        Visit(site, rows, reply.tensors, weight=float(weight), gradients=gradients),
+        state=read_kept(says.get("state")),
+        candidate=candidate,
+    )
+
+
+def good_row(row: Any, site: str, columns: set[str]) -> bool:
+    """Whether a row of scores is the site's own, with nothing in it but known columns."""
+    return (
+        isinstance(row, dict)
+        and row.get("site") == site
+        and row.keys() <= columns
+        and all(isinstance(value, str | int | float) for value in row.values())
+    )
+
+
+def signature(payload: Payload) -> Signature:
+    """Names, shapes and types of a payload, in the order of the names."""
+    return tuple((name, tuple(t.shape), str(t.dtype)) for name, t in sorted(payload.items()))
+
+
+def most_common(payloads: Iterator[Payload] | Any) -> Signature | None:
+    """The signature that most payloads have, the first among equals; None if there is none."""
+    counts: Counter[Signature] = Counter(signature(payload) for payload in payloads)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def conduct_afar(plan: Plan, path: Path, send: Send, min_sites: int, report: Report) -> Result:
+    """Run a plan across sites, or go on with it: the folder ``path`` is the server's own.
+
+    Raises:
+        StateError: if the folder holds something else, can't be written, or too few sites answer.
+    """
+    facts = dict(plan.facts)
+    if (path / "settings.yaml").exists():
+        folder = ServerFolder.open(path)
+        if folder.facts().get("settings") != plan.fingerprint:
+            raise StateError(f"{path} holds a run with other settings; give this run another name")
+        if folder.finished:
+            return Result(path)
+    else:
+        folder = ServerFolder.create(path, plan.settings, plan.task.metrics, facts)
+    afar = Afar(plan, folder, send, min_sites, report)
+    with folder.lock():
+        found = afar.hello()
+        facts.setdefault("data_fingerprint", data_fingerprint(found))
+        facts["device"] = str(choose_device(plan.settings.machine.device))
+        names = tuple(plan.sites.values())
+        play = Play(folder, plan.settings, plan.task, plan.shape, names, facts, report)
+        return conduct(play, afar)
+
+
+def data_fingerprint(sites: Mapping[str, str]) -> str:
+    """SHA-256 (hex) over the fingerprints of the sites' data."""
+    return hashlib.sha256("\n".join(f"{s}:{f}" for s, f in sites.items()).encode()).hexdigest()

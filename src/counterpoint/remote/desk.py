@@ -1,0 +1,338 @@
+"""A site's end of the line: every message of the server comes here, every answer leaves here.
+
+What a site keeps is in its own folder for the run: its state and candidate models, the mean, its
+last answer, its test cases and its model. Of files, only names and checksums leave; of errors, only
+sentences that can hold nothing of a patient, a path or an image.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from counterpoint.at_site import Job, Order, work
+from counterpoint.client import Client, ClientData
+from counterpoint.crew import Report, choose_device
+from counterpoint.data.site import SiteData
+from counterpoint.errors import (
+    CounterpointError,
+    DataError,
+    PayloadError,
+    SettingsError,
+    StateError,
+    TrainingError,
+)
+from counterpoint.exam import Exam, score_test
+from counterpoint.files import write_bytes, write_text
+from counterpoint.folder import Kept, RunFolder
+from counterpoint.payload import Payload, to_bytes
+from counterpoint.remote.audit import lines_of, record
+from counterpoint.remote.message import Message, sha256_of
+from counterpoint.remote.plan import Plan
+from counterpoint.remote.policy import Policy, PolicyError
+from counterpoint.results import write_model
+
+OWN_FILE = re.compile(r"(site-\d{4}-\d{5}-(state|candidate)|mean-\d{5})\.safetensors")
+
+WHAT_LEAVES: dict[type[Exception], str] = {
+    StateError: "a file that the site keeps is damaged or missing, or can't be written",
+    DataError: "the site's data can't be used as they are",
+    SettingsError: "the site can't take part with these settings",
+    PayloadError: "the message is not as it should be",
+}
+"""What the server is told of an error; the site's own log has it in full."""
+
+
+@dataclass
+class Desk:
+    """A site in one run.
+
+    Attributes:
+        plan: of the run.
+        site: the site's name.
+        storage: folder for the files that the site keeps, of all runs.
+        bring: reads and decodes the site's data, when they are needed first.
+        policy: what may leave.
+        device: to compute on; the plan's where left out.
+        report: is told of every score, and of errors in full; nothing of it leaves.
+        server: by which name the record calls it.
+    """
+
+    plan: Plan
+    site: str
+    storage: Path
+    bring: Callable[[Plan], tuple[SiteData, str]]
+    policy: Policy = field(default_factory=Policy)
+    device: str | None = None
+    report: Report = lambda event: None
+    server: str = "server"
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """The site's folder for the run.
+
+        Raises:
+            StateError: if it is that of another run.
+        """
+        folder = RunFolder(self.storage / self.plan.name)
+        mark = folder.path / "plan.sha256"
+        if not mark.exists():
+            write_text(mark, self.plan.fingerprint)
+        if mark.read_text() != self.plan.fingerprint:
+            raise StateError(
+                f"{folder.path} holds a run '{self.plan.name}' with other settings; give this run "
+                "another name, or move that folder away"
+            )
+        folder.state.mkdir(exist_ok=True)
+        return folder
+
+    @cached_property
+    def data(self) -> tuple[ClientData, str]:
+        """The site's decoded data, and their fingerprint."""
+        found, fingerprint = self.bring(self.plan)
+        return ClientData(self.site, (found,)), fingerprint
+
+    @cached_property
+    def client(self) -> Client:
+        """The live models, warm from round to round."""
+        settings = self.plan.settings
+        device = choose_device(self.device or settings.machine.device)
+        return Client(settings.method, self.plan.task, self.plan.shape, settings.seed, device)
+
+    def answer(self, message: Message) -> Message:
+        """Answer a message: with what is asked, or with a refusal that says why."""
+        round = int(message.says.get("round", 0))
+        answers = {
+            "hello": self.hello,
+            "visit": self.visit,
+            "test": self.test,
+            "model": self.model,
+        }
+        try:
+            if message.kind not in answers:
+                raise PayloadError(f"there is no answer to a message of kind '{message.kind}'")
+            with filelock.FileLock(self.folder.state / "lock", timeout=0):
+                self.note(message, round, "down")
+                reply = self.once(message) or answers[message.kind](message)
+                self.policy.check(reply)
+                self.note(reply, round, "up")
+        except Exception as error:  # whatever it is, it must not leave as it is
+            self.report({"warning": f"{message.kind} refused: {type(error).__name__}: {error}"})
+            if not isinstance(error, CounterpointError | filelock.Timeout | OSError):
+                self.report({"error": error})
+            return Message("refused", {"round": round, "reason": in_words(error)})
+        return reply
+
+    def hello(self, message: Message) -> Message:
+        """Say that the site is there, and that its data fit."""
+        data, fingerprint = self.data
+        return Message("hello", {"site": self.site, "images": data.images, "data": fingerprint})
+
+    def visit(self, message: Message) -> Message:
+        """Work a round."""
+        order = read_order(message)
+        if order.site != self.site:
+            raise PayloadError(f"this is an order for site '{order.site}'")
+        self.policy.check_round(order.round)
+        self.take_mean(order, message.tensors)
+        order = self.with_whole_state(order)
+        answer = work(self.client, Job(order, self.data[0], self.folder.state), self.report)
+        visit = answer.visit
+        reply = Message(
+            "visit",
+            {
+                "round": order.round,
+                "site": self.site,
+                "rows": visit.rows,
+                "weight": visit.weight,
+                "gradients": visit.gradients,
+                "state": answer.state,
+                "candidate": answer.candidate,
+            },
+            visit.payload,
+        )
+        self.policy.check(reply)
+        self.remember(
+            states=answer.state, means=order.mean, candidates=answer.candidate, chosen=order.chosen
+        )
+        return self.keep_answer(message, reply)
+
+    def test(self, message: Message) -> Message:
+        """Score the test images with the chosen model, and leave model and cases at the site."""
+        kept, place = read_kept(message.says["candidate"]), self.folder.state
+        model = kept.read(place)
+        exam = Exam(self.data[0], (place / kept.file,), self.plan.settings.seed)
+        ((row, cases, intervals),) = score_test(self.client, exam, self.report)
+        self.folder.write_table("test_cases.csv", cases)
+        plan, of = self.plan, int(message.says["of"])
+        write_model(self.folder.path, plan.settings, plan.task, plan.shape, of, model, self.site)
+        says = {"row": row, "intervals": intervals, "model": digest(model)}
+        return Message("test", says)
+
+    def model(self, message: Message) -> Message:
+        """Give the chosen model, if it is the one that the server knows all sites to have."""
+        model = read_kept(message.says["candidate"]).read(self.folder.state)
+        if digest(model) != message.says["model"]:
+            raise PolicyError("this model is the site's own; it does not leave")
+        return Message("model", {}, model)
+
+    def take_mean(self, order: Order, news: Payload) -> None:
+        """Put the mean of an order on the site's disk: what is new in it over what it had."""
+        if order.mean is None:
+            return
+        place = self.folder.state
+        try:
+            order.mean.read(place)
+            return
+        except StateError:
+            pass  # not there yet
+        bases = (kept.read(place) for kept in reversed(self.known("means")))
+        for base in chain([{}], bases):
+            data = to_bytes(base | news)
+            if hashlib.sha256(data).hexdigest() == order.mean.sha256:
+                write_bytes(place / order.mean.file, data)
+                return
+        raise StateError("the mean before this one is missing, and what came does not make it up")
+
+    def with_whole_state(self, order: Order) -> Order:
+        """The order with the newest state that is whole, where the one that it names is not."""
+        if order.state is None:
+            return order
+        for kept in (order.state, *reversed(self.known("states"))):
+            try:
+                kept.read(self.folder.state)
+            except StateError as error:
+                self.report({"warning": f"{error}; the state before it is used"})
+                continue
+            return replace(order, state=kept)
+        raise StateError(f"no state of site '{self.site}' is whole in {self.folder.state}")
+
+    def known(self, what: str) -> list[Kept]:
+        """The newest files of a kind, the newest last."""
+        try:
+            register = json.loads((self.folder.state / "register.json").read_text())
+            return [Kept(*kept) for kept in register[what]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StateError(f"{self.folder.state / 'register.json'} is damaged") from error
+
+    def remember(self, **kept: Kept | None) -> None:
+        """Note the newest files, two of each kind, and remove all that are older."""
+        register = {}
+        for what, one in kept.items():
+            before = [other for other in self.known(what) if one is None or other.file != one.file]
+            register[what] = [*before, *([one] if one else [])][-2:]
+        write_text(self.folder.state / "register.json", json.dumps(register))
+        needed = {one.file for two in register.values() for one in two}
+        for file in self.folder.state.glob("*.safetensors"):
+            if file.name not in needed:
+                file.unlink(missing_ok=True)
+
+    def keep_answer(self, message: Message, reply: Message) -> Message:
+        """Keep the answer to a visit, so that the same message gets it again."""
+        text, data = reply.packed()
+        head = f"{identity(message)}\n{text}\n".encode()
+        write_bytes(self.folder.state / "answer", head + data)
+        return reply
+
+    def once(self, message: Message) -> Message | None:
+        """The answer that was given to this very message, if it was the last one."""
+        if message.kind != "visit":
+            return None
+        try:
+            head, text, data = (self.folder.state / "answer").read_bytes().split(b"\n", 2)
+            if head.decode() == identity(message):
+                return Message.unpacked(text.decode(), data)
+        except (OSError, ValueError, PayloadError):
+            pass  # then it is worked again, to the same end
+        return None
+
+    def note(self, message: Message, round: int, direction: str) -> None:
+        """Write what crosses to the site's own record."""
+        lines = lines_of(message, self.plan.name, round, direction, self.server)
+        record(self.storage, lines)
+
+
+def in_words(error: Exception) -> str:
+    """What the server is told of an error.
+
+    >>> in_words(StateError("/home/jane/patients/smith.png is damaged"))
+    "a file that the site keeps is damaged or missing, or can't be written"
+    """
+    if isinstance(error, PolicyError | TrainingError):
+        return str(error)  # made of names of tensors, sites and rounds, and numbers
+    if isinstance(error, filelock.Timeout):
+        return "another process of the site is at work on this run"
+    for kind, words in WHAT_LEAVES.items():
+        if isinstance(error, kind):
+            return words
+    return "something went wrong at the site; its own log says what"
+
+
+def identity(message: Message) -> str:
+    """SHA-256 (hex) of a message: equal for messages that ask the same."""
+    text, data = message.packed()
+    return hashlib.sha256(text.encode() + data).hexdigest()
+
+
+def digest(model: Payload) -> str:
+    """SHA-256 (hex) over the floating-point tensors of a model."""
+    found = {n: sha256_of(t) for n, t in sorted(model.items()) if t.is_floating_point()}
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def order_message(order: Order, last: Payload) -> Message:
+    """An order as a message, with what is new to the site of the mean."""
+    says = {name: value for name, value in vars(order).items() if name != "news"}
+    return Message("visit", says, {name: last[name] for name in order.news})
+
+
+def read_order(message: Message) -> Order:
+    """The order in a message.
+
+    Raises:
+        PayloadError: if it is none, or names a file that is not one of a run's.
+    """
+    says = message.says
+    try:
+        return Order(
+            site=str(says["site"]),
+            number=int(says["number"]),
+            round=int(says["round"]),
+            state=maybe_kept(says["state"]),
+            mean=maybe_kept(says["mean"]),
+            news=tuple(message.tensors),
+            keep_candidate=bool(says["keep_candidate"]),
+            chosen=maybe_kept(says["chosen"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise PayloadError("this is no order") from error
+
+
+def maybe_kept(value: Any) -> Kept | None:
+    """A file by name and checksum, or None."""
+    return None if value is None else read_kept(value)
+
+
+def read_kept(value: Any) -> Kept:
+    """A file by name and checksum, as it came; only a run's own files can be named.
+
+    >>> read_kept(["../../etc/passwd", ""])
+    Traceback (most recent call last):
+    counterpoint.errors.PayloadError: a message names a file that is not a run's
+    """
+    try:
+        file, sha256 = (str(part) for part in value)
+    except (TypeError, ValueError) as error:
+        raise PayloadError("a message should name a file and its checksum") from error
+    if not OWN_FILE.fullmatch(file):
+        raise PayloadError("a message names a file that is not a run's")
+    return Kept(file, sha256)

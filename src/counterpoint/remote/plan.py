@@ -1,0 +1,125 @@
+"""What all parties of a run know before it starts; it travels with the job, and is no secret."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from counterpoint.data.site import Form
+from counterpoint.errors import SettingsError
+from counterpoint.folder import fingerprint
+from counterpoint.methods import Method, methods
+from counterpoint.models import MODELS
+from counterpoint.settings import Settings, as_dict, from_dict
+from counterpoint.tasks import Task, make_task
+
+COMES_WITH_MONAI = "monai.networks.nets"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run across sites.
+
+    Attributes:
+        name: of the run; sites and server keep its files in folders of this name.
+        settings: as `run` saves them, without what is a site's own (paths of data).
+        classes: in the order of the network's outputs.
+        form: in which form files with many slices are used.
+        sites: for each client of the engine, in the order of the sites, the site's name.
+        facts: what is known of the data, for `results.json`.
+    """
+
+    name: str
+    settings: Settings
+    classes: tuple[str, ...]
+    form: Form
+    sites: Mapping[str, str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of the run."""
+        schedule = self.settings.method.schedule
+        return make_task(self.settings.data.task, self.classes, schedule.loss, schedule.balance)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an image as the networks see it."""
+        size = self.settings.method.schedule.image_size
+        return (self.form.channels, *[size] * self.form.dimensions)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the settings: who has another one has another run."""
+        return fingerprint(self.settings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain nested values."""
+        return {
+            "name": self.name,
+            "settings": as_dict(self.settings),
+            "classes": list(self.classes),
+            "form": asdict(self.form),
+            "sites": dict(self.sites),
+            "facts": dict(self.facts),
+        }
+
+    @classmethod
+    def from_dict(
+        cls,
+        values: Mapping[str, Any],
+        imports: tuple[str, ...] = (),
+        method: Method | None = None,
+    ) -> "Plan":
+        """Read a plan that came from elsewhere.
+
+        ``imports`` are the beginnings of names that may be imported for it, beside what comes with
+        Counterpoint and the networks of MONAI: a plan may name code but never bring any.
+
+        Raises:
+            SettingsError: if it is none, or names code that may not be imported.
+        """
+        try:
+            settings = values["settings"]
+            for name, known in (
+                (settings["method"], set(methods())),
+                (settings["schedule"]["model"], set(MODELS)),
+            ):
+                if method is None:
+                    _require_allowed(str(name), known, imports)
+            form = dict(values["form"])
+            window = form.pop("window")
+            form["window"] = None if window is None else (float(window[0]), float(window[1]))
+            return cls(
+                name=_plain(str(values["name"])),
+                settings=from_dict(settings, method),
+                classes=tuple(str(name) for name in values["classes"]),
+                form=Form(**form),
+                sites={_plain(str(c)): str(site) for c, site in values["sites"].items()},
+                facts=dict(values["facts"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SettingsError(f"this is not the plan of a run: {error!r}") from error
+
+
+def _require_allowed(name: str, known: set[str], imports: tuple[str, ...]) -> None:
+    source = name.partition(":")[0]
+    if name in known or source == COMES_WITH_MONAI or name.startswith(imports or ("\0",)):
+        return
+    raise SettingsError(
+        f"the run uses '{name}', which does not come with Counterpoint; where you trust it and "
+        "have it installed, allow it by `imports` in the site's settings file"
+    )
+
+
+def _plain(name: str) -> str:
+    """A name that is safe as that of a folder, or SettingsError.
+
+    >>> _plain("prrfl-1")
+    'prrfl-1'
+    """
+    if not name or name != name.strip(". ") or not all(c.isalnum() or c in "-_." for c in name):
+        raise SettingsError(
+            f"'{name}' can't be the name of a run or client: use letters, digits, -, _ and ."
+        )
+    return name

@@ -1,0 +1,57 @@
+"""What a site lets out, whatever the server asks: the site's own rule, in its own file."""
+
+from fnmatch import fnmatchcase
+
+from pydantic.dataclasses import dataclass
+
+from counterpoint.errors import PayloadError
+from counterpoint.remote.message import Message, sizes
+
+
+class PolicyError(PayloadError):
+    """The site's own policy forbids what was asked."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A site's rule.
+
+    Attributes:
+        forbid_names: patterns (``*`` stands for anything) of tensors that never leave.
+        max_bytes: most bytes of tensors in one message; None for no limit.
+        max_rounds: most rounds of one run; None for no limit.
+        share_model: whether the chosen model may leave once it is known that all sites have the
+            same one. A model that is the site's alone never leaves.
+
+    >>> import torch
+    >>> Policy(forbid_names=("head.*",)).check(Message("visit", {}, {"head.bias": torch.ones(1)}))
+    Traceback (most recent call last):
+    counterpoint.remote.policy.PolicyError: the site's policy does not let 'head.bias' leave
+    """
+
+    forbid_names: tuple[str, ...] = ()
+    max_bytes: int | None = None
+    max_rounds: int | None = None
+    share_model: bool = True
+
+    def check(self, message: Message) -> None:
+        """Refuse a message that may not leave.
+
+        Raises:
+            PolicyError: naming what the policy forbids.
+        """
+        for name in message.tensors:
+            if any(fnmatchcase(name, pattern) for pattern in self.forbid_names):
+                raise PolicyError(f"the site's policy does not let '{name}' leave")
+        total = sum(size for _, size, _ in sizes(message.tensors).values())
+        if self.max_bytes is not None and total > self.max_bytes:
+            raise PolicyError(
+                f"the site's policy lets {self.max_bytes} bytes leave at a time, not {total}"
+            )
+        if message.kind == "model" and not self.share_model:
+            raise PolicyError("the site's policy does not let a model leave")
+
+    def check_round(self, round: int) -> None:
+        """Refuse to train more rounds than the policy has."""
+        if self.max_rounds is not None and round > self.max_rounds:
+            raise PolicyError(f"the site's policy allows {self.max_rounds} rounds of a run")

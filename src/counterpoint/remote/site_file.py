@@ -1,0 +1,125 @@
+"""A site's own settings: where its data are and what may leave. This file never leaves the site."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
+
+from counterpoint.data.site import SiteData
+from counterpoint.errors import SettingsError
+from counterpoint.files import write_bytes, write_text
+from counterpoint.remote.plan import Plan
+from counterpoint.remote.policy import Policy
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SiteFile:
+    """What a site's settings file says.
+
+    Attributes:
+        storage: folder for what the site keeps: states, models, record.
+        data: your table or folder, or the name of a data set.
+        root: folder of a named data set.
+        decoded: instead of ``data``, a file of `write_decoded`.
+        protocol: how the data are split, as for `run`.
+        seed: of a split that is made; the run's where left out.
+        train_limit: most training images.
+        skip_bad: leave unreadable images out.
+        device: to compute on; the run's where left out.
+        threads: of PyTorch; the run's where left out.
+        imports: beginnings of names (``my_package.``) that a run may import here.
+        policy: what may leave.
+    """
+
+    storage: Path
+    data: str | None = None
+    root: str | None = None
+    decoded: Path | None = None
+    protocol: str | None = None
+    seed: int | None = None
+    train_limit: int | None = None
+    skip_bad: bool = False
+    device: str | None = None
+    threads: int | None = None
+    imports: tuple[str, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+
+    def bring(self, plan: Plan, site: str) -> tuple[SiteData, str]:
+        """Read and decode the site's data; gives them and their fingerprint."""
+        if self.decoded:
+            return read_decoded(self.decoded)
+        from counterpoint.remote.site_data import own_data
+
+        return own_data(self, plan, site)
+
+
+def read_site_file(path: Path) -> SiteFile:
+    """Read a site's settings file.
+
+    Raises:
+        SettingsError: naming what is wrong in it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise SettingsError(f"{path}: expected names and values")
+        return SiteFile(**values)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} can't be read: {error}") from error
+    except (ValidationError, TypeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        raise SettingsError(f"{path}: {what}") from error
+
+
+def write_site_file(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a site's settings file."""
+    write_text(path, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
+
+
+def write_decoded(path: Path, data: SiteData, fingerprint: str) -> None:
+    """Write what is known of a decoded site, so that another process can use its arrays."""
+    import io
+
+    file = io.BytesIO()
+    np.savez(
+        file,
+        name=np.array(data.name),
+        array=np.array(str(data.array)),
+        targets=np.array(str(data.targets or "")),
+        labels=data.labels,
+        splits=data.splits,
+        cases=data.cases,
+        groups=data.groups,
+        fingerprint=np.array(fingerprint),
+    )
+    write_bytes(path, file.getvalue())
+
+
+def read_decoded(path: Path) -> tuple[SiteData, str]:
+    """Read what `write_decoded` wrote.
+
+    Raises:
+        SettingsError: if it can't be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} can't be read: {error}") from error
+    targets = str(found["targets"])
+    data = SiteData(
+        str(found["name"]),
+        Path(str(found["array"])),
+        found["labels"],
+        found["splits"],
+        found["cases"],
+        found["groups"],
+        Path(targets) if targets else None,
+    )
+    return data, str(found["fingerprint"])
