@@ -1,0 +1,139 @@
+"""The server's process on FLARE: a controller that conducts a run and holds nothing but means."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, Task
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
+from counterpoint.crew import Event
+from counterpoint.errors import CounterpointError, PayloadError, SettingsError
+from counterpoint.files import append_text
+from counterpoint.flare.job import read_plans
+from counterpoint.flare.talk import TASK, from_shareable, to_shareable
+from counterpoint.remote import Message, Plan
+from counterpoint.remote.afar import conduct_afar
+
+SETTINGS = "counterpoint-server.yaml"
+"""Name of the server's own settings file in the folder ``local`` of its startup kit."""
+
+
+class Aborted(Exception):
+    """The administrator has aborted the job."""
+
+
+class Server(Controller):  # type: ignore[misc]
+    """Conducts one run. A job may have several of these, for runs one after the other.
+
+    Args:
+        run: its name among the plans of the job.
+        min_sites: so many sites must answer in every round; all where left out.
+        deadline: seconds that a site has for a round; 0 for no limit.
+    """
+
+    def __init__(self, run: str, min_sites: int = 0, deadline: int = 0) -> None:
+        super().__init__()
+        self.run, self.min_sites, self.deadline = run, min_sites, deadline
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """Read the plan and the server's own settings."""
+        try:
+            workspace = fl_ctx.get_engine().get_workspace()
+            own = read_server_file(Path(workspace.get_site_config_dir()) / SETTINGS)
+            self.events = Path(own["events"]) if "events" in own else None
+            self.plan = Plan.from_dict(read_plans(fl_ctx)[self.run], tuple(own.get("imports", ())))
+            self.path = Path(own["runs"]) / self.plan.name
+            torch.set_num_threads(self.plan.settings.machine.threads or 1)
+        except CounterpointError as error:
+            self.system_panic(str(error), fl_ctx)
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """Conduct the run, from its last complete round to its results."""
+
+        def send(messages: Mapping[str, Message]) -> dict[str, Message]:
+            return self.carry(messages, abort_signal, fl_ctx)
+
+        try:
+            enough = self.min_sites or len(self.plan.sites)
+            conduct_afar(self.plan, self.path, send, enough, self.report)
+        except Aborted:
+            self.log_info(fl_ctx, "aborted; complete rounds are kept", fire_event=False)
+        except CounterpointError as error:
+            self.report({"failed": str(error), "kind": type(error).__name__})
+            self.system_panic(str(error), fl_ctx)
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        """Nothing is left to be done: every round is on the disk when it is complete."""
+
+    def carry(
+        self, messages: Mapping[str, Message], abort_signal: Signal, fl_ctx: FLContext
+    ) -> dict[str, Message]:
+        """Bring every site its message; gives the answers that come before the deadline."""
+        clients = {site: client for client, site in self.plan.sites.items()}
+        there = {client.name for client in fl_ctx.get_engine().get_clients()}
+        tasks: dict[str, Task] = {}
+        replies: dict[str, Message] = {}
+
+        def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            site = self.plan.sites[client_task.client.name]
+            try:
+                replies[site] = from_shareable(client_task.result)[1]
+            except PayloadError as error:
+                replies[site] = Message("refused", {"reason": str(error)})
+
+        for site, message in messages.items():
+            if clients[site] not in there:
+                continue
+            data = to_shareable(self.plan.name, message)
+            task = Task(TASK, data, timeout=self.deadline, result_received_cb=take)
+            self.send(task, fl_ctx, targets=[clients[site]])
+            tasks[site] = task
+        while any(task.completion_status is None for task in tasks.values()):
+            if abort_signal.triggered:
+                raise Aborted
+            time.sleep(0.05)
+        return replies
+
+    def process_result_of_unknown_task(
+        self,
+        client: Client,
+        task_name: str,
+        client_task_id: str,
+        result: Shareable,
+        fl_ctx: FLContext,
+    ) -> None:
+        """An answer that came too late: the site takes part again in the next round."""
+        self.log_warning(fl_ctx, f"an answer of {client.name} came too late", fire_event=False)
+
+    def report(self, event: Event) -> None:
+        """Write an event to the server's log, and where the command line follows it."""
+        if "warning" in event:
+            self.logger.warning(str(event["warning"]))
+        else:
+            self.logger.info(str(event))
+        if self.events:
+            append_text(self.events, json.dumps(event) + "\n")
+
+
+def read_server_file(path: Path) -> dict[str, Any]:
+    """Read the server's own settings: ``runs``, the folder that its runs go to.
+
+    Raises:
+        SettingsError: if the file can't be read or does not say it.
+    """
+    try:
+        own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} can't be read: {error}") from error
+    if not isinstance(own, dict) or not isinstance(own.get("runs"), str):
+        raise SettingsError(f"{path}: it must name the folder of the server's runs, `runs: FOLDER`")
+    return own

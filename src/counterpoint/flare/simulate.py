@@ -1,0 +1,218 @@
+"""A run on FLARE's simulator: one machine, a process for the server and one for each site."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from counterpoint.api import draw_figures, prepare, task_of
+from counterpoint.crew import Report
+from counterpoint.data.site import Federation, SiteData
+from counterpoint.errors import CounterpointError, SettingsError, StateError, TrainingError
+from counterpoint.files import write_bytes, write_text
+from counterpoint.flare.job import SERVER, SITE, write_job
+from counterpoint.folder import RunFolder
+from counterpoint.remote.plan import Plan
+from counterpoint.remote.site_file import write_decoded, write_site_file
+from counterpoint.results import Result
+from counterpoint.settings import Settings
+
+ANY_CODE = [""]
+"""Whatever a run names may be imported: sites and server are one user's on one machine."""
+
+
+def simulate(
+    method: str,
+    data: str,
+    *,
+    out: str | Path,
+    report: Report = lambda event: None,
+    settings: Mapping[str, Any] | None = None,
+    min_sites: int = 0,
+    deadline: int = 0,
+    workspace: Path | None = None,
+) -> Result:
+    """Do a run on FLARE's simulator. Its folder is that of `counterpoint.run`, bit for bit.
+
+    Only what is for going on is not in it: the sites keep their states themselves.
+
+    Args:
+        method: as for `counterpoint.run`.
+        data: the same.
+        out: the same.
+        report: the same; it is told of a site's scores when its answer has come.
+        settings: the same.
+        min_sites: sites that must take part in every round; all where 0.
+        deadline: seconds that a site has for a round; 0 for no limit.
+        workspace: folder for the simulator's own files; one that is removed where left out.
+
+    Raises:
+        CounterpointError: if data, settings, training or the simulator fail.
+    """
+    require_flare()
+    out = Path(out).absolute()
+    chosen, federation, sites = prepare(method, data, out, settings or {}, report)
+    refuse_what_needs_all_data(chosen, federation)
+    plan = plan_of(out.name, chosen, federation)
+    with contextlib.ExitStack() as stack:
+        if workspace is None:
+            workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flare-")))
+        lay_out(workspace, plan, federation, sites, out.parent)
+        write_job(workspace / "job", [plan], min_sites, deadline)
+        facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
+        RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
+        run_simulator(workspace, list(plan.sites), report)
+        gather_from_sites(workspace, plan, out)
+    result = Result(out)
+    draw_figures(result)
+    return result
+
+
+def require_flare() -> None:
+    """Raise SettingsError where FLARE is not installed."""
+    try:
+        import nvflare  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            "NVIDIA FLARE is not installed; get it by `pip install 'counterpoint[flare]'`"
+        ) from error
+
+
+def refuse_what_needs_all_data(settings: Settings, federation: Federation) -> None:
+    """Refuse what can't be done without the data of all sites in one place."""
+    if settings.method.pooled:
+        raise SettingsError(
+            f"method '{settings.method.name}' trains on the data of all sites in one place; "
+            "use `counterpoint run`"
+        )
+    if federation.holdout:
+        raise SettingsError(
+            "a site that is held out is scored with the models of all sites, which stay where they "
+            "are; use `counterpoint run`, or leave --holdout away"
+        )
+
+
+def plan_of(name: str, settings: Settings, federation: Federation) -> Plan:
+    """The plan of a run whose data are all here."""
+    facts = {
+        "data": federation.name,
+        "protocol": federation.protocol,
+        "holdout": None,
+        "data_fingerprint": federation.fingerprint,
+        "data_notes": list(federation.notes),
+    }
+    clients = {f"site-{number}": site.name for number, site in enumerate(federation.sites, start=1)}
+    return Plan(name, settings, federation.classes, federation.form, clients, facts)
+
+
+def lay_out(
+    workspace: Path, plan: Plan, federation: Federation, sites: list[SiteData], runs: Path
+) -> None:
+    """Write the settings files of server and sites into the simulator's workspace."""
+    local = workspace / "flare" / "local"
+    server = {"runs": str(runs), "imports": ANY_CODE, "events": str(workspace / "events")}
+    write_site_file(local / "counterpoint-server.yaml", server)
+    write_text(local / "resources.json", json.dumps({"class_allow_list": [SERVER, SITE]}))
+    for client, site in zip(plan.sites, sites, strict=True):
+        place = workspace / "sites" / client
+        write_decoded(place / "data.npz", site, federation.fingerprint)
+        own = {
+            "storage": str(place),
+            "decoded": str(place / "data.npz"),
+            "imports": ANY_CODE,
+        }
+        write_site_file(local / f"counterpoint-{client}.yaml", own)
+
+
+def run_simulator(workspace: Path, clients: list[str], report: Report) -> None:
+    """Run the job in the workspace, in a process of its own.
+
+    Raises:
+        CounterpointError: what the server has ended with, or that the simulator failed.
+    """
+    events, log = workspace / "events", workspace / "log"
+    events.touch()
+    code = "import sys; from counterpoint.flare.simulate import main; main(*sys.argv[1:])"
+    path = os.pathsep.join(place for place in sys.path if place)
+    with open(log, "wb") as output, open(events, encoding="utf-8") as coming:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(workspace), ",".join(clients)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        failed: CounterpointError | None = None
+        try:
+            while True:
+                over = process.poll() is not None
+                for line in coming:
+                    event = json.loads(line)
+                    if "failed" in event:
+                        kind = TrainingError if event["kind"] == "TrainingError" else StateError
+                        failed = kind(event["failed"])
+                    else:
+                        report(event)
+                if over:
+                    break
+                time.sleep(0.1)
+        finally:
+            end_session(process)
+    if failed:
+        raise failed
+    if process.returncode:
+        tail = log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise StateError(f"FLARE's simulator failed (code {process.returncode}): {' '.join(tail)}")
+
+
+def end_session(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, and all that it has started."""
+    import signal
+
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def main(workspace: str, clients: str) -> None:
+    """Run the simulator; called in a process of its own."""
+    from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner
+
+    place = Path(workspace)
+    code = SimulatorRunner(
+        job_folder=str(place / "job"),
+        workspace=str(place / "flare"),
+        clients=clients,
+        threads=len(clients.split(",")),
+    ).run()
+    sys.exit(code)
+
+
+def gather_from_sites(workspace: Path, plan: Plan, out: Path) -> None:
+    """Bring into the run's folder what the sites keep: their models, and the test cases.
+
+    Raises:
+        StateError: if the run has no results.
+    """
+    if not (out / "results.json").exists():
+        raise StateError(f"the simulator has ended and {out} has no results")
+    table = b""
+    for client in plan.sites:
+        place = workspace / "sites" / client / plan.name
+        cases = (place / "test_cases.csv").read_bytes()
+        table += cases if not table else cases.partition(b"\n")[2]
+        shutil.copytree(place / "models", out / "models", dirs_exist_ok=True)
+    write_bytes(out / "test_cases.csv", table)

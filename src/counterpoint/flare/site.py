@@ -1,0 +1,80 @@
+"""The site's process on FLARE: an executor that stays warm for the whole job."""
+
+from pathlib import Path
+
+import torch
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
+from counterpoint.crew import Event
+from counterpoint.errors import CounterpointError, SettingsError
+from counterpoint.flare.job import read_plans
+from counterpoint.flare.talk import from_shareable, to_shareable
+from counterpoint.remote import Desk, Message, Plan
+from counterpoint.remote.site_file import read_site_file
+
+
+def settings_file(client: str) -> str:
+    """Name of a client's own settings file in the folder ``local`` of its startup kit.
+
+    >>> settings_file("hospital-1")
+    'counterpoint-hospital-1.yaml'
+    """
+    return f"counterpoint-{client}.yaml"
+
+
+class Site(Executor):  # type: ignore[misc]
+    """Answers the server's messages at the desk of the run that they are for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desks: dict[str, Desk] = {}
+
+    def execute(
+        self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
+    ) -> Shareable:
+        """Answer one message; whatever goes wrong, nothing of the site's own leaves with it."""
+        run = ""
+        try:
+            run, message = from_shareable(shareable)
+            reply = self.desk(run, fl_ctx).answer(message)
+        except CounterpointError as error:
+            self.log_error(fl_ctx, str(error), fire_event=False)
+            reply = Message("refused", {"reason": "the site can't take part; its own log says why"})
+        return to_shareable(run, reply)
+
+    def desk(self, run: str, fl_ctx: FLContext) -> Desk:
+        """The site's desk for a run, made when its first message comes."""
+        if run not in self.desks:
+            client = fl_ctx.get_identity_name()
+            workspace = fl_ctx.get_engine().get_workspace()
+            own = read_site_file(Path(workspace.get_site_config_dir()) / settings_file(client))
+            plans = read_plans(fl_ctx)
+            if run not in plans:
+                raise SettingsError(f"the job has no run '{run}'")
+            plan = Plan.from_dict(plans[run], own.imports)
+            if client not in plan.sites:
+                raise SettingsError(f"the run '{run}' has no client '{client}'")
+            site = plan.sites[client]
+            torch.set_num_threads(own.threads or plan.settings.machine.threads or 1)
+            self.desks[run] = Desk(
+                plan,
+                site,
+                own.storage,
+                bring=lambda plan: own.bring(plan, site),
+                policy=own.policy,
+                device=own.device,
+                report=lambda event: self.tell(fl_ctx, event),
+            )
+        return self.desks[run]
+
+    def tell(self, fl_ctx: FLContext, event: Event) -> None:
+        """Write an event to the site's own log."""
+        if "error" in event:
+            self.logger.error("an error of the site's own", exc_info=event["error"])  # type: ignore[arg-type]
+        elif "warning" in event:
+            self.logger.warning(str(event["warning"]))
+        else:
+            self.logger.info(str(event))
