@@ -56,8 +56,8 @@ SHARED: dict[str, Any] = {
 """Options that every command has."""
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a function a command: with the shared options, and with errors in words.
+def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
+    """Make a function a command of a group: with the shared options, and with errors in words.
 
     Exit codes are those of the package's docstring.
     """
@@ -96,7 +96,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = [*signature.parameters.values(), *shared]
     in_words.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     in_words.__annotations__ = function.__annotations__ | SHARED
-    app.command()(in_words)
+    group.command()(in_words)
     return in_words
 
 

@@ -90,6 +90,7 @@ def load(
     skip_bad: bool = False,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress = lambda done, total: None,
+    fewest: int = 2,
 ) -> Federation:
     """Return the federation of a named data set ("dermoscopy", "phantom") or of a CSV or folder.
 
@@ -104,6 +105,8 @@ def load(
     many slices are used, see `Form`; left open, as the data set has it. ``skip_bad`` leaves out
     missing files. ``cache`` is the folder for the phantom and the index of file contents.
     ``progress`` is called with (files read, files to read) while contents are compared.
+
+    ``fewest`` is the least number of sites: 1 where the others are elsewhere.
 
     Raises SettingsError for an unknown name or option and DataError for data that can't be used:
     missing files, bad tables, sites that are too small, or a split that puts images of one
@@ -136,10 +139,10 @@ def load(
         Site(name, frame.loc[frame["site"] == name, columns].reset_index(drop=True))
         for name in kept
     )
-    notes += check_sites(made, reading.classes, reading.task)
+    notes += check_sites(made, reading.classes, reading.task, fewest)
     held = made[-1] if holdout is not None else None
     training = made[:-1] if held else made
-    if len(training) < 2:
+    if len(training) < fewest:
         raise DataError(
             f"with '{holdout}' held out there are fewer than two sites to train; add sites, or "
             "leave holdout away"

@@ -7,15 +7,15 @@ from counterpoint.errors import DataError
 
 
 def check_sites(
-    sites: Sequence[Site], classes: Sequence[str], task: str = "classification"
+    sites: Sequence[Site], classes: Sequence[str], task: str = "classification", fewest: int = 2
 ) -> list[str]:
     """Return notes about classes that a site's training part lacks (classification).
 
-    Raises DataError, which names the site, for fewer than two sites, names that differ in case
+    Raises DataError, which names the site, for fewer sites than ``fewest``, names that differ in case
     only, an empty site, an empty part, fewer than two training images, or a training part with a
     single class.
     """
-    if len(sites) < 2:
+    if len(sites) < fewest:
         found = f"only one ('{sites[0].name}')" if sites else "none"
         raise DataError(
             f"a federation needs two or more sites and there is {found}; add a second site (even "

@@ -27,7 +27,7 @@ SETTINGS = "counterpoint-server.yaml"
 """Name of the server's own settings file in the folder ``local`` of its startup kit."""
 
 
-class Aborted(Exception):
+class AbortedError(Exception):
     """The administrator has aborted the job."""
 
 
@@ -65,7 +65,8 @@ class Server(Controller):  # type: ignore[misc]
         try:
             enough = self.min_sites or len(self.plan.sites)
             conduct_afar(self.plan, self.path, send, enough, self.report)
-        except Aborted:
+            self.report({"finished": self.plan.name})
+        except AbortedError:
             self.log_info(fl_ctx, "aborted; complete rounds are kept", fire_event=False)
         except CounterpointError as error:
             self.report({"failed": str(error), "kind": type(error).__name__})
@@ -99,7 +100,7 @@ class Server(Controller):  # type: ignore[misc]
             tasks[site] = task
         while any(task.completion_status is None for task in tasks.values()):
             if abort_signal.triggered:
-                raise Aborted
+                raise AbortedError
             time.sleep(0.05)
         return replies
 

@@ -4,18 +4,19 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from counterpoint.api import draw_figures, prepare, task_of
-from counterpoint.crew import Report
+from counterpoint.crew import Event, Report
 from counterpoint.data.site import Federation, SiteData
-from counterpoint.errors import CounterpointError, SettingsError, StateError, TrainingError
+from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.files import write_bytes, write_text
 from counterpoint.flare.job import SERVER, SITE, write_job
 from counterpoint.folder import RunFolder
@@ -150,33 +151,36 @@ def run_simulator(workspace: Path, clients: list[str], report: Report) -> None:
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
         )
-        failed: CounterpointError | None = None
         try:
-            while True:
-                over = process.poll() is not None
-                for line in coming:
-                    event = json.loads(line)
-                    if "failed" in event:
-                        kind = TrainingError if event["kind"] == "TrainingError" else StateError
-                        failed = kind(event["failed"])
-                    else:
-                        report(event)
-                if over:
-                    break
-                time.sleep(0.1)
+            for event in follow(coming, process):
+                if "failed" in event:
+                    kind = TrainingError if event["kind"] == "TrainingError" else StateError
+                    raise kind(str(event["failed"]))
+                if "finished" in event:
+                    return  # all is on the disk; FLARE would take its time to close
+                report(event)
         finally:
             end_session(process)
-    if failed:
-        raise failed
-    if process.returncode:
-        tail = log.read_text(errors="replace").strip().splitlines()[-3:]
-        raise StateError(f"FLARE's simulator failed (code {process.returncode}): {' '.join(tail)}")
+    errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
+    raise StateError(
+        f"FLARE's simulator ended with code {process.returncode}, and not the run: "
+        + (errors[-1][:500] if errors else "it has said nothing")
+    )
+
+
+def follow(coming: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
+    """The events of a server as they come, till its process ends."""
+    while True:
+        over = process.poll() is not None
+        for line in coming:
+            yield json.loads(line)
+        if over:
+            return
+        time.sleep(0.1)
 
 
 def end_session(process: "subprocess.Popen[bytes]") -> None:
     """End a process, and all that it has started."""
-    import signal
-
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:

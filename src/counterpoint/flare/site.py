@@ -73,7 +73,7 @@ class Site(Executor):  # type: ignore[misc]
     def tell(self, fl_ctx: FLContext, event: Event) -> None:
         """Write an event to the site's own log."""
         if "error" in event:
-            self.logger.error("an error of the site's own", exc_info=event["error"])  # type: ignore[arg-type]
+            self.logger.error("an error of the site's own", exc_info=event["error"])
         elif "warning" in event:
             self.logger.warning(str(event["warning"]))
         else:

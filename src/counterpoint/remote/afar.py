@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from counterpoint.at_site import Answer, Order
 from counterpoint.client import Visit
@@ -55,11 +55,17 @@ class Afar:
     models: dict[str, str] = field(default_factory=dict)
     """For each site that was tested, the digest of its chosen model."""
 
-    def hello(self) -> dict[str, str]:
-        """Ask all sites whether they are there and their data fit; gives their data's checksums."""
+    def hello(self) -> dict[str, tuple[int, str]]:
+        """Ask all sites whether they are there and their data fit.
+
+        Gives the number of training images, and the fingerprint of the data, of those that are.
+        """
         sites = tuple(self.plan.sites.values())
         replies = self.ask({site: Message("hello") for site in sites}, "at the start")
-        return {site: str(reply.says.get("data")) for site, reply in replies.items()}
+        return {
+            site: (int(reply.says.get("images", 0)), str(reply.says.get("data")))
+            for site, reply in replies.items()
+        }
 
     def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
         """Have sites work a round; answers that are not as they should be are left out."""
@@ -96,7 +102,7 @@ class Afar:
                 self.leave_out(site, "the test", "its scores are not as they should be")
                 continue
             self.models[site] = str(says.get("model"))
-            yield [(row, [], intervals)]
+            yield [(cast("Row", row), [], intervals)]
 
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
         """Write the model that all sites have, where they have one; their own stay with them."""
@@ -229,12 +235,14 @@ def conduct_afar(plan: Plan, path: Path, send: Send, min_sites: int, report: Rep
     with folder.lock():
         found = afar.hello()
         facts.setdefault("data_fingerprint", data_fingerprint(found))
+        facts["training_images"] = {site: images for site, (images, _) in found.items()}
         facts["device"] = str(choose_device(plan.settings.machine.device))
         names = tuple(plan.sites.values())
         play = Play(folder, plan.settings, plan.task, plan.shape, names, facts, report)
         return conduct(play, afar)
 
 
-def data_fingerprint(sites: Mapping[str, str]) -> str:
+def data_fingerprint(sites: Mapping[str, tuple[int, str]]) -> str:
     """SHA-256 (hex) over the fingerprints of the sites' data."""
-    return hashlib.sha256("\n".join(f"{s}:{f}" for s, f in sites.items()).encode()).hexdigest()
+    lines = [f"{site}:{fingerprint}" for site, (_, fingerprint) in sites.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

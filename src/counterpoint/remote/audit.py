@@ -78,3 +78,13 @@ def read_record(folder: Path) -> pd.DataFrame:
         return pd.read_csv(file, dtype=texts, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise StateError(f"{file} can't be read as the record of a site: {error}") from error
+
+
+def summary(lines: pd.DataFrame) -> pd.DataFrame:
+    """A row a message: when, in which direction, how many tensors and bytes."""
+    keys = ["run", "round", "kind", "direction", "time", "party"]
+    grouped = lines.groupby(keys, sort=False)
+    table = grouped.agg(
+        tensors=("name", lambda names: (names != TEXT).sum()), bytes=("bytes", "sum")
+    )
+    return table.reset_index()
