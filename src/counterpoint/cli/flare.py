@@ -68,10 +68,15 @@ def audit(
     tensors: Annotated[bool, typer.Option("--tensors", help="A line a tensor.")] = False,
 ) -> None:
     """Show a site's own record of what left it and what came, which the server never sees."""
+    from rich.table import Table
+    from rich.text import Text
+
     from counterpoint.remote.audit import read_record, summary
-    from counterpoint.report.table import frame_table
 
     lines = read_record(folder)
     lines = lines[lines["run"] == run] if run else lines
-    table = lines if tensors else summary(lines)
-    give(frame_table(table, f"the record of {folder}"), table.to_dict("records"))
+    found = lines if tensors else summary(lines)
+    table = Table(*map(str, found.columns), title=Text(f"the record of {folder}"))
+    for row in found.astype(str).itertuples(index=False):
+        table.add_row(*map(Text, row))
+    give(table, found.to_dict("records"))

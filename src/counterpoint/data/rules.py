@@ -11,8 +11,8 @@ def check_sites(
 ) -> list[str]:
     """Return notes about classes that a site's training part lacks (classification).
 
-    Raises DataError, which names the site, for fewer sites than ``fewest``, names that differ in case
-    only, an empty site, an empty part, fewer than two training images, or a training part with a
+    Raises DataError, which names the site, for fewer sites than ``fewest``, names that differ in
+    case only, an empty site, an empty part, fewer than two training images, or a training part with a
     single class.
     """
     if len(sites) < fewest:

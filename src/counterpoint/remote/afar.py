@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from counterpoint.at_site import Answer, Order
 from counterpoint.client import Visit
@@ -97,12 +97,13 @@ class Afar:
             if site not in replies:
                 continue
             says = replies[site].says
-            row, intervals = says.get("row"), says.get("intervals")
+            row: Any = says.get("row")
+            intervals = says.get("intervals")
             if not good_row(row, site, self.columns) or not isinstance(intervals, dict):
                 self.leave_out(site, "the test", "its scores are not as they should be")
                 continue
             self.models[site] = str(says.get("model"))
-            yield [(cast("Row", row), [], intervals)]
+            yield [(row, [], intervals)]
 
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
         """Write the model that all sites have, where they have one; their own stay with them."""
