@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from counterpoint.cli.common import SHARED, app, command, give, shown_live
+from counterpoint.cli.common import SHARED, app, command, give, shown_live, state
 from counterpoint.cli.training import chosen, run, show_result
 
 flare = typer.Typer(
@@ -59,6 +60,117 @@ def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) 
 
 
 command(simulate, flare)
+
+
+@with_options_of_run
+def init(
+    *,
+    server: Annotated[
+        str, typer.Option(help="Name of the server, as sites reach it.")
+    ] = "localhost",
+    port: Annotated[int, typer.Option(help="The one port, open at the server only.")] = 8002,
+    organisation: Annotated[str, typer.Option(help="Of all, in the certificates.")] = "consortium",
+    admin: Annotated[str, typer.Option(help="Who submits jobs.")] = "admin@consortium.org",
+    min_sites: MIN_SITES = 0,
+    deadline: DEADLINE = 0,
+    **given: Any,
+) -> None:
+    """Write what a consortium needs: project.yml, the job, each site's settings file, in --out.
+
+    DATA is what each site is told to read; every site changes that in its own file. --sites and
+    --classes must be given, as nobody has all the data to look them up.
+    """
+    from counterpoint.flare.provision import write_consortium
+    from counterpoint.flare.simulate import require_flare
+    from counterpoint.remote.plan import plan_without_data
+
+    require_flare()
+    if not given["sites"] and not state["json"]:
+        given["sites"] = typer.prompt("Names of the sites, comma-separated")
+    options, folder = chosen(given)
+    sites, classes = options.pop("data.sites"), options.pop("data.classes", None)
+    root = options.pop("data.root", None)
+    plan = plan_without_data(folder.name, given["method"], given["data"], sites, classes, options)
+    data = given["data"]
+    write_consortium(
+        folder,
+        plan,
+        server=server,
+        port=port,
+        organisation=organisation,
+        admin=admin,
+        data=str(Path(data).absolute()) if Path(data).exists() else data,
+        root=str(Path(root).absolute()) if root else None,
+        min_sites=min_sites,
+        deadline=deadline,
+    )
+    give(
+        f"{folder} is ready. Look through {folder}/sites, then: "
+        f"counterpoint flare provision {folder}",
+        {"folder": str(folder), "sites": sites},
+    )
+
+
+command(init, flare)
+
+FOLDER = Annotated[Path, typer.Argument(help="Folder that `counterpoint flare init` has made.")]
+
+
+def provision(folder: FOLDER) -> None:
+    """Make a startup kit with its certificates for server, sites and administrator."""
+    from counterpoint.flare.provision import make_kits
+    from counterpoint.flare.simulate import require_flare
+
+    require_flare()
+    kits = make_kits(folder)
+    give(
+        f"{kits} has a startup kit for each: send each only its own, over a safe way; "
+        "start them by startup/start.sh",
+        {"kits": str(kits)},
+    )
+
+
+command(provision, flare)
+
+
+def submit(folder: FOLDER) -> None:
+    """Submit the job; where it was stopped before, it goes on from its last complete round."""
+    from counterpoint.flare.session import submit as send
+
+    job = send(folder)
+    give(f"job {job} is submitted", {"job": job})
+
+
+command(submit, flare)
+
+
+def status(folder: FOLDER) -> None:
+    """Show which sites are connected, and how the job stands."""
+    from counterpoint.flare.session import status as ask
+
+    found = ask(folder)
+    lines = [
+        f"{name}: {', '.join(value) if isinstance(value, list) else value}"
+        for name, value in found.items()
+    ]
+    give(escape("\n".join(lines)), found)
+
+
+command(status, flare)
+
+
+def collect(
+    folder: FOLDER,
+    to: Annotated[Path, typer.Option("--out", help="Folder for the runs.")] = Path("runs"),
+) -> None:
+    """Download the results: scores, payloads and what model all sites share."""
+    from counterpoint.flare.session import collect as download
+
+    runs = download(folder, to)
+    give(escape("\n".join(map(str, runs))), {"runs": [str(run) for run in runs]})
+
+
+command(collect, flare)
 
 
 @command

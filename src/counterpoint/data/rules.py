@@ -12,8 +12,8 @@ def check_sites(
     """Return notes about classes that a site's training part lacks (classification).
 
     Raises DataError, which names the site, for fewer sites than ``fewest``, names that differ in
-    case only, an empty site, an empty part, fewer than two training images, or a training part with a
-    single class.
+    case only, an empty site, an empty part, fewer than two training images, or a training part
+    with a single class.
     """
     if len(sites) < fewest:
         found = f"only one ('{sites[0].name}')" if sites else "none"

@@ -1,6 +1,7 @@
 """The server's process on FLARE: a controller that conducts a run and holds nothing but means."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ from counterpoint.remote.afar import conduct_afar
 
 SETTINGS = "counterpoint-server.yaml"
 """Name of the server's own settings file in the folder ``local`` of its startup kit."""
+
+
+TO_COLLECT = "counterpoint"
+"""Folder in a job's results with copies of its runs."""
 
 
 class AbortedError(Exception):
@@ -52,6 +57,7 @@ class Server(Controller):  # type: ignore[misc]
             self.events = Path(own["events"]) if "events" in own else None
             self.plan = Plan.from_dict(read_plans(fl_ctx)[self.run], tuple(own.get("imports", ())))
             self.path = Path(own["runs"]) / self.plan.name
+            self.to_collect = Path(workspace.get_run_dir(fl_ctx.get_job_id())) / TO_COLLECT
             torch.set_num_threads(self.plan.settings.machine.threads or 1)
         except CounterpointError as error:
             self.system_panic(str(error), fl_ctx)
@@ -73,7 +79,12 @@ class Server(Controller):  # type: ignore[misc]
             self.system_panic(str(error), fl_ctx)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing is left to be done: every round is on the disk when it is complete."""
+        """Put a copy of the run among the job's results, for who has submitted it."""
+        if self.path.is_dir():
+            leave_out = shutil.ignore_patterns("state", ".*")
+            shutil.copytree(
+                self.path, self.to_collect / self.path.name, ignore=leave_out, dirs_exist_ok=True
+            )
 
     def carry(
         self, messages: Mapping[str, Message], abort_signal: Signal, fl_ctx: FLContext
@@ -137,4 +148,4 @@ def read_server_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} can't be read: {error}") from error
     if not isinstance(own, dict) or not isinstance(own.get("runs"), str):
         raise SettingsError(f"{path}: it must name the folder of the server's runs, `runs: FOLDER`")
-    return own
+    return own | {"runs": str(path.absolute().parent.parent / own["runs"])}

@@ -1,16 +1,17 @@
 """What all parties of a run know before it starts; it travels with the job, and is no secret."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from counterpoint.client import new_predictor
 from counterpoint.data.site import Form
 from counterpoint.errors import SettingsError
 from counterpoint.folder import fingerprint
 from counterpoint.methods import Method, methods
 from counterpoint.models import MODELS
-from counterpoint.settings import Settings, as_dict, from_dict
+from counterpoint.settings import Settings, as_dict, from_dict, make_settings
 from counterpoint.tasks import Task, make_task
 
 COMES_WITH_MONAI = "monai.networks.nets"
@@ -100,6 +101,48 @@ class Plan:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SettingsError(f"this is not the plan of a run: {error!r}") from error
+
+
+def plan_without_data(
+    name: str,
+    method: str,
+    data: str,
+    sites: Sequence[str],
+    classes: Sequence[str] | None,
+    options: Mapping[str, Any],
+) -> Plan:
+    """The plan of a run whose data nobody has all of.
+
+    Args:
+        name: of the run.
+        method: as for `counterpoint.run`.
+        data: what the results call the data.
+        sites: their names, which are those of the engine's clients as well.
+        classes: their names, in the order of the network's outputs.
+        options: settings by dotted name.
+
+    Raises:
+        SettingsError: if something is missing, or needs the data of all sites in one place.
+    """
+    if not classes:
+        raise SettingsError("name the classes that all sites use, in order: --classes a,b,c")
+    chosen = make_settings(method, data, {"data.task": "classification", **options})
+    if chosen.method.pooled or chosen.data.holdout or chosen.data.train_limit == "smallest":
+        raise SettingsError(
+            "pooled training, --holdout and --train-limit smallest need the data of all sites in "
+            "one place; use `counterpoint run`"
+        )
+    form = Form(chosen.data.volumes or "slices", bool(chosen.data.neighbours), chosen.data.window)
+    facts: dict[str, Any] = {
+        "data": data,
+        "protocol": "of each site",
+        "holdout": None,
+        "data_notes": [],
+    }
+    names = {_plain(site): site for site in sites}
+    plan = Plan(_plain(name), chosen, tuple(classes), form, names, facts)
+    new_predictor(chosen.method, plan.task, plan.shape)  # fails here, if it does
+    return plan
 
 
 def _require_allowed(name: str, known: set[str], imports: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """A site's own settings: where its data are and what may leave. This file never leaves the site."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def read_site_file(path: Path) -> SiteFile:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: expected names and values")
-        return SiteFile(**values)
+        own = SiteFile(**values)
+        # what is not said in full is told from the kit's folder, in whose `local` this file is
+        return replace(own, storage=path.absolute().parent.parent / own.storage)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} can't be read: {error}") from error
     except (ValidationError, TypeError) as error:

@@ -1,0 +1,144 @@
+"""What a consortium needs to start: who takes part, the job, and each site's own settings file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from counterpoint.errors import SettingsError
+from counterpoint.files import write_text
+from counterpoint.flare.job import write_job
+from counterpoint.remote.plan import Plan
+
+BUILDER = "counterpoint.flare.kit.AllowCounterpoint"
+
+OWN = """\
+# Settings of {site}, which stay at {site}: FLARE does not send this folder anywhere.
+# Paths that are not said in full begin at the folder of this startup kit.
+
+# Your data: a table or folder as `counterpoint inspect` reads it, or the name of a data set.
+data: {data}
+{root}
+# What the site keeps (models, state between rounds, record): private, and worth a backup.
+storage: counterpoint
+
+# How your images are split, if the table does not say: given, grouped, published.
+# protocol: grouped
+
+# device: cuda
+# threads: 4
+
+# What may leave, whatever the server asks; remove the marks to use it.
+# policy:
+#   forbid_names: ["head.*"]     # tensors that never leave; * stands for anything
+#   max_bytes: 200000000         # of tensors in one message
+#   max_rounds: 100              # of one run
+#   share_model: false           # not even a model that all sites have
+"""
+
+
+def project(
+    name: str, server: str, port: int, sites: Sequence[str], organisation: str, admin: str
+) -> dict[str, Any]:
+    """The project of `nvflare provision`: server, sites, one administrator, and their builders."""
+    clients = [
+        # a site's log can name files; it stays at the site
+        {"name": site, "type": "client", "org": organisation, "allow_log_streaming": False}
+        for site in sites
+    ]
+    impl = "nvflare.lighter.impl"
+    return {
+        "api_version": 3,
+        "name": name,
+        "description": "A federation of Counterpoint",
+        "participants": [
+            {
+                "name": server,
+                "type": "server",
+                "org": organisation,
+                "fed_learn_port": port,
+                "admin_port": port,
+            },
+            *clients,
+            {"name": admin, "type": "admin", "org": organisation, "role": "project_admin"},
+        ],
+        "builders": [
+            {
+                "path": f"{impl}.workspace.WorkspaceBuilder",
+                "args": {"template_file": ["master_template.yml"]},
+            },
+            {"path": f"{impl}.static_file.StaticFileBuilder", "args": {"config_folder": "config"}},
+            {"path": BUILDER, "args": {}},
+            {"path": f"{impl}.cert.CertBuilder"},
+            {"path": f"{impl}.signature.SignatureBuilder"},
+        ],
+    }
+
+
+def write_consortium(
+    folder: Path,
+    plan: Plan,
+    *,
+    server: str,
+    port: int,
+    organisation: str,
+    admin: str,
+    data: str,
+    root: str | None,
+    min_sites: int,
+    deadline: int,
+) -> None:
+    """Write a consortium's folder: project.yml, the job, and a settings file for each site.
+
+    Raises:
+        SettingsError: if there is something in the folder already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise SettingsError(f"{folder} is there already and is left as it is; choose another")
+    sites = list(plan.sites)
+    made = project(plan.name, server, port, sites, organisation, admin)
+    write_text(folder / "project.yml", yaml.safe_dump(made, sort_keys=False))
+    write_job(folder / "job" / plan.name, [plan], min_sites, deadline)
+    for site in sites:
+        line = f"root: {root}\n" if root else ""
+        text = OWN.format(site=site, data=data, root=line)
+        write_text(folder / "sites" / f"counterpoint-{site}.yaml", text)
+    write_text(folder / "sites" / "counterpoint-server.yaml", "runs: runs\n")
+
+
+def read_project(folder: Path) -> Mapping[str, Any]:
+    """Read a consortium's project.yml.
+
+    Raises:
+        SettingsError: if it is not there or is none.
+    """
+    path = folder / "project.yml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = {one["type"]: one["name"] for one in values["participants"]}
+        assert {"server", "client", "admin"} <= names.keys()
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AssertionError) as error:
+        raise SettingsError(
+            f"{path} can't be read as the project of a consortium ({error}); "
+            "`counterpoint flare init` makes one"
+        ) from error
+    return dict(values)
+
+
+def make_kits(folder: Path) -> Path:
+    """Make the startup kits with certificates, as `nvflare provision` does; returns their folder.
+
+    Raises:
+        SettingsError: if the project can't be read or provisioned.
+    """
+    import subprocess
+    import sys
+
+    values = read_project(folder)
+    command = [sys.executable, "-m", "nvflare.cli", "provision", "-p", "project.yml", "-w", "kits"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    kits = sorted((folder / "kits" / str(values["name"])).glob("prod_*"))
+    if done.returncode or not kits:
+        raise SettingsError(f"nvflare provision failed: {(done.stderr or done.stdout)[-500:]}")
+    return kits[-1]

@@ -1,0 +1,115 @@
+"""What an administrator does: submit a job, see how it goes, collect its results."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from counterpoint.errors import SettingsError, StateError
+from counterpoint.files import write_text
+from counterpoint.flare.provision import read_project
+from counterpoint.flare.simulate import require_flare
+
+
+def admin_kit(folder: Path) -> tuple[str, Path]:
+    """Name and startup kit of the administrator of a consortium's folder.
+
+    Raises:
+        SettingsError: if there are no kits yet.
+    """
+    values = read_project(folder)
+    name = next(str(one["name"]) for one in values["participants"] if one["type"] == "admin")
+    kits = sorted((folder / "kits" / str(values["name"])).glob(f"prod_*/{name}"))
+    if not kits:
+        raise SettingsError(
+            f"{folder} has no startup kits yet; make them by "
+            f"`counterpoint flare provision {folder}`"
+        )
+    return name, kits[-1]
+
+
+@contextmanager
+def session(folder: Path) -> Iterator[Any]:
+    """A session with the server, with the administrator's certificate.
+
+    Raises:
+        StateError: if the server can't be reached or refuses.
+    """
+    require_flare()
+    from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+    name, kit = admin_kit(folder)
+    try:
+        opened = new_secure_session(name, str(kit), timeout=20.0)
+    except Exception as error:  # FLARE raises many kinds
+        raise StateError(
+            f"the server can't be reached with the kit {kit}: {error}. Is it started, and its name "
+            "and port reachable from here?"
+        ) from error
+    try:
+        yield opened
+    except (SettingsError, StateError):
+        raise
+    except Exception as error:
+        raise StateError(f"FLARE says: {error}") from error
+    finally:
+        opened.close()
+
+
+def submit(folder: Path) -> str:
+    """Submit the job of a consortium's folder; returns its id, which the folder remembers."""
+    (job,) = (place for place in (folder / "job").iterdir() if place.is_dir())
+    with session(folder) as opened:
+        number = str(opened.submit_job(str(job.absolute())))
+    write_text(folder / "job-id", number)
+    return number
+
+
+def last_job(folder: Path) -> str:
+    """The id of the job that was submitted last.
+
+    Raises:
+        SettingsError: if none was.
+    """
+    try:
+        return (folder / "job-id").read_text().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"{folder} has submitted no job yet; do so by `counterpoint flare submit {folder}`"
+        ) from error
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """Which sites are connected, and how the last job stands."""
+    with session(folder) as opened:
+        clients = opened.get_system_info().client_info
+        job = opened.get_job_meta(last_job(folder)) if (folder / "job-id").exists() else {}
+    return {
+        "sites connected": sorted(client.name for client in clients),
+        "job": job.get("job_id", "none"),
+        "state": job.get("status", ""),
+        "submitted": job.get("submit_time_iso", ""),
+    }
+
+
+def collect(folder: Path, out: Path) -> list[Path]:
+    """Download the results of the last job into new folders in ``out``; returns them.
+
+    Raises:
+        StateError: if there are none yet.
+    """
+    number = last_job(folder)
+    with session(folder) as opened, tempfile.TemporaryDirectory() as place:
+        result = Path(opened.download_job_result(number, place))
+        found = sorted(result.rglob("counterpoint/*/settings.yaml"))
+        if not found:
+            raise StateError(f"job {number} has left no run; `counterpoint flare status` shows it")
+        runs = []
+        for file in found:
+            to = out / file.parent.name
+            if to.exists():
+                raise SettingsError(f"{to} is there already and is left as it is; choose another")
+            runs.append(Path(shutil.copytree(file.parent, to)))
+    return runs
