@@ -65,7 +65,7 @@ command(simulate, flare)
 @with_options_of_run
 def init(
     *,
-    server: Annotated[
+    host: Annotated[
         str, typer.Option(help="Name of the server, as sites reach it.")
     ] = "localhost",
     port: Annotated[int, typer.Option(help="The one port, open at the server only.")] = 8002,
@@ -95,7 +95,7 @@ def init(
     write_consortium(
         folder,
         plan,
-        server=server,
+        server=host,
         port=port,
         organisation=organisation,
         admin=admin,
