@@ -65,9 +65,7 @@ command(simulate, flare)
 @with_options_of_run
 def init(
     *,
-    host: Annotated[
-        str, typer.Option(help="Name of the server, as sites reach it.")
-    ] = "localhost",
+    host: Annotated[str, typer.Option(help="Name of the server, as sites reach it.")] = "localhost",
     port: Annotated[int, typer.Option(help="The one port, open at the server only.")] = 8002,
     organisation: Annotated[str, typer.Option(help="Of all, in the certificates.")] = "consortium",
     admin: Annotated[str, typer.Option(help="Who submits jobs.")] = "admin@consortium.org",

@@ -1,36 +1,67 @@
-"""What Counterpoint adds to the startup kits of `nvflare provision`."""
+"""What Counterpoint changes in the startup kits of `nvflare provision`."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from nvflare.lighter.ctx import ProvisionContext
-from nvflare.lighter.entity import Project
+from nvflare.lighter.entity import Participant, Project
 from nvflare.lighter.spec import Builder
 
 from counterpoint.flare.job import SERVER, SITE
 
-RESOURCES = "resources.json.default"
+RIGHTS = (
+    "submit_job",
+    "clone_job",
+    "manage_job",
+    "download_job",
+    "view",
+    "operate",
+    "shell_commands",
+    "byoc",
+)
+REFUSED = ("byoc", "shell_commands")
+"""Code that comes with a job, which would pass by the list; and reading a site's files and logs."""
 
 
 class AllowCounterpoint(Builder):  # type: ignore[misc]
-    """Lets server and sites load Counterpoint's two classes, and puts in the settings files.
+    """Makes kits in which Counterpoint's classes run and nothing else that a job may name.
 
-    FLARE loads only classes that are on the list in a site's ``local/resources.json``. These two
-    come with the installed package, so that no job has to bring code.
+    FLARE loads only classes that are on the list in a site's ``local/resources.json``. Ours come
+    with the installed package, so that no job has to bring code, and none may. A site's log can
+    name files: it is not streamed to the server, and no administrator of another place reads it.
     """
 
     def build(self, project: Project, ctx: ProvisionContext) -> None:
         """Change the folders ``local`` of the kits."""
-        for participant, allowed in [
-            (project.get_server(), SERVER),
-            *((client, SITE) for client in project.get_clients()),
-        ]:
-            local = Path(ctx.get_local_dir(participant))
-            resources = json.loads((local / RESOURCES).read_text(encoding="utf-8"))
-            resources["class_allow_list"] = [allowed]
-            (local / RESOURCES).write_text(json.dumps(resources, indent=2), encoding="utf-8")
-            name = "server" if allowed == SERVER else participant.name
-            own = Path("sites") / f"counterpoint-{name}.yaml"
-            if own.is_file():
-                shutil.copy(own, local)
+        server = project.get_server()
+        self.change(server, ctx, SERVER, "counterpoint-server.yaml")
+        for client in project.get_clients():
+            self.change(client, ctx, SITE, f"counterpoint-{client.name}.yaml")
+
+    def change(
+        self, participant: Participant, ctx: ProvisionContext, allowed: str, own: str
+    ) -> None:
+        """Change one kit, and put its settings file in it."""
+        local = Path(ctx.get_local_dir(participant))
+        resources = _read(local / "resources.json.default")
+        resources["class_allow_list"] = [allowed]
+        if allowed == SITE:
+            resources["allow_log_streaming"] = False
+        _write(local / "resources.json.default", resources)
+        rules = _read(local / "authorization.json.default")
+        for role, rights in rules["permissions"].items():
+            given = dict.fromkeys(RIGHTS, "any") if rights == "any" else dict(rights)
+            rules["permissions"][role] = given | dict.fromkeys(REFUSED, "none")
+        _write(local / "authorization.json.default", rules)
+        if (Path("sites") / own).is_file():
+            shutil.copy(Path("sites") / own, local)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -42,11 +42,7 @@ def project(
     name: str, server: str, port: int, sites: Sequence[str], organisation: str, admin: str
 ) -> dict[str, Any]:
     """The project of `nvflare provision`: server, sites, one administrator, and their builders."""
-    clients = [
-        # a site's log can name files; it stays at the site
-        {"name": site, "type": "client", "org": organisation, "allow_log_streaming": False}
-        for site in sites
-    ]
+    clients = [{"name": site, "type": "client", "org": organisation} for site in sites]
     impl = "nvflare.lighter.impl"
     return {
         "api_version": 3,
