@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,12 +60,35 @@ def session(folder: Path) -> Iterator[Any]:
 
 
 def submit(folder: Path) -> str:
-    """Submit the job of a consortium's folder; returns its id, which the folder remembers."""
+    """Submit the job of a consortium's folder; returns its id, which the folder remembers.
+
+    Where it was submitted before and still runs, that is ended first: the run goes on from its
+    last complete round, with all sites that are connected now.
+    """
     (job,) = (place for place in (folder / "job").iterdir() if place.is_dir())
     with session(folder) as opened:
+        if (folder / "job-id").exists():
+            end_job(opened, last_job(folder))
         number = str(opened.submit_job(str(job.absolute())))
     write_text(folder / "job-id", number)
     return number
+
+
+def end_job(opened: Any, number: str, patience: float = 60.0) -> None:
+    """End a job that runs or waits, and wait until it has ended.
+
+    Raises:
+        StateError: if it has not after ``patience`` seconds.
+    """
+    over = time.monotonic() + patience
+    aborted = False
+    while not str(opened.get_job_meta(number).get("status", "")).startswith("FINISHED"):
+        if not aborted:
+            opened.abort_job(number)
+            aborted = True
+        if time.monotonic() > over:
+            raise StateError(f"job {number} does not end; see `counterpoint flare status`")
+        time.sleep(1)
 
 
 def last_job(folder: Path) -> str:
