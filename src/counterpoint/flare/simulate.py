@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,7 +69,7 @@ def simulate(
         write_job(workspace / "job", [plan], min_sites, deadline)
         facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
         RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
-        run_simulator(workspace, list(plan.sites), report)
+        run_simulator(workspace, [plan], report)
         gather_from_sites(workspace, plan, out)
     result = Result(out)
     draw_figures(result)
@@ -132,8 +132,8 @@ def lay_out(
         write_site_file(local / f"counterpoint-{client}.yaml", own)
 
 
-def run_simulator(workspace: Path, clients: list[str], report: Report) -> None:
-    """Run the job in the workspace, in a process of its own.
+def run_simulator(workspace: Path, plans: Sequence[Plan], report: Report) -> None:
+    """Run the job in the workspace, in a process of its own, until all plans are finished.
 
     Raises:
         CounterpointError: what the server has ended with, or that the simulator failed.
@@ -144,21 +144,24 @@ def run_simulator(workspace: Path, clients: list[str], report: Report) -> None:
     path = os.pathsep.join(place for place in sys.path if place)
     with open(log, "wb") as output, open(events, encoding="utf-8") as coming:
         process = subprocess.Popen(
-            [sys.executable, "-c", code, str(workspace), ",".join(clients)],
+            [sys.executable, "-c", code, str(workspace), ",".join(plans[0].sites)],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
         )
+        unfinished = {plan.name for plan in plans}
         try:
             for event in follow(coming, process):
                 if "failed" in event:
                     kind = TrainingError if event["kind"] == "TrainingError" else StateError
                     raise kind(str(event["failed"]))
-                if "finished" in event:
+                unfinished.discard(str(event.get("finished")))
+                if not unfinished:
                     return  # all is on the disk; FLARE would take its time to close
-                report(event)
+                if "finished" not in event:
+                    report(event)
         finally:
             end_session(process)
     errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
