@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from counterpoint.cli.common import SHARED, app, command, give, shown_live, state
-from counterpoint.cli.training import chosen, run, show_result
+from counterpoint.cli.training import run, settings_from, show_result, usual_folder
 
 flare = typer.Typer(
     name="flare",
@@ -45,7 +45,8 @@ def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) 
     """Train as `run` does, on FLARE's simulator: a process a site. The results are the same."""
     from counterpoint.flare.simulate import simulate as simulated
 
-    options, folder = chosen(given)
+    options = settings_from(**given)
+    folder = given["to"] or usual_folder(given["method"], given["data"], options)
     with shown_live(folder) as report:
         result = simulated(
             given["method"],
@@ -85,7 +86,8 @@ def init(
     require_flare()
     if not given["sites"] and not state["json"]:
         given["sites"] = typer.prompt("Names of the sites, comma-separated")
-    options, folder = chosen(given)
+    options = settings_from(**given)
+    folder = given["to"] or Path("consortium")
     sites, classes = options.pop("data.sites"), options.pop("data.classes", None)
     root = options.pop("data.root", None)
     plan = plan_without_data(folder.name, given["method"], given["data"], sites, classes, options)

@@ -317,12 +317,17 @@ def run(
     options = settings_from(**locals())
     import counterpoint
 
-    short = Path(data).stem if Path(data).exists() else data
-    name = Path(method.partition(":")[0]).stem
-    folder = to or Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
+    folder = to or usual_folder(method, data, options)
     with shown_live(folder, log or ()) as report:
         result = counterpoint.run(method, data, out=folder, report=report, settings=options)
-    _show(result)
+    show_result(result)
+
+
+def usual_folder(method: str, data: str, options: dict[str, Any]) -> Path:
+    """The folder of a run that is given none."""
+    short = Path(data).stem if Path(data).exists() else data
+    name = Path(method.partition(":")[0]).stem
+    return Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
 
 
 def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
@@ -405,7 +410,7 @@ def resume(
 
     with shown_live(folder, log or ()) as report:
         result = counterpoint.resume(folder, workers=workers, report=report)
-    _show(result)
+    show_result(result)
 
 
 @command
@@ -413,10 +418,11 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a finished run."
     """Print the results of a run."""
     from counterpoint.results import Result
 
-    _show(Result(folder))
+    show_result(Result(folder))
 
 
-def _show(result: "Result") -> None:
+def show_result(result: "Result") -> None:
+    """Print the results of a run, and where everything is."""
     from counterpoint.report.table import results_table
 
     give(results_table(result), {"folder": str(result.path)} | result.results)

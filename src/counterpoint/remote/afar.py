@@ -117,7 +117,13 @@ class Afar:
             if reply and digest(reply.tensors) == known:
                 plan = self.plan
                 write_model(
-                    self.folder.path, plan.settings, plan.task, plan.shape, round, reply.tensors
+                    self.folder.path,
+                    plan.settings,
+                    plan.task,
+                    plan.shape,
+                    plan.form,
+                    round,
+                    reply.tensors,
                 )
                 break
         return True

@@ -172,7 +172,9 @@ class Desk:
         ((row, cases, intervals),) = score_test(self.client, exam, self.report)
         self.folder.write_table("test_cases.csv", cases)
         plan, of = self.plan, int(message.says["of"])
-        write_model(self.folder.path, plan.settings, plan.task, plan.shape, of, model, self.site)
+        write_model(
+            self.folder.path, plan.settings, plan.task, plan.shape, plan.form, of, model, self.site
+        )
         says = {"row": row, "intervals": intervals, "model": digest(model)}
         return Message("test", says)
 
