@@ -37,10 +37,15 @@ class Predictor(nn.Module):
         self.network = network
         self.input_range = input_range
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """What the network is given: harmonised images in ``input_range``."""
+        low, high = self.input_range
+        harmonised: Tensor = self.harmonise(images)
+        return harmonised * (high - low) + low
+
     def forward(self, images: Tensor) -> Tensor:
         """The network's output: logits (N, classes), for segmentation (N, classes, *space)."""
-        low, high = self.input_range
-        output: Tensor = self.network(self.harmonise(images) * (high - low) + low)
+        output: Tensor = self.network(self.prepare(images))
         return output
 
 

@@ -110,7 +110,7 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
         known.pop(name, None)
     changes: dict[str, dict[str, Any]] = {}
     for name, value in flat.items():
-        section, _, field = _resolve(name, list(known)).rpartition(".")
+        section, _, field = resolve(name, list(known)).rpartition(".")
         changes.setdefault(section, {})[field] = value
     settings = _apply(settings, changes)
     require_fitting_parts(settings.method)
@@ -190,10 +190,10 @@ def _choose(name: str, present: Any, flat: dict[str, Any]) -> Any:
     return kinds[kind]()
 
 
-def _resolve(name: str, known: list[str]) -> str:
+def resolve(name: str, known: list[str]) -> str:
     """Return the full name of a setting that may be given by its last part.
 
-    >>> _resolve("rounds", ["schedule.rounds", "seed"])
+    >>> resolve("rounds", ["schedule.rounds", "seed"])
     'schedule.rounds'
     """
     if name in known:

@@ -11,6 +11,7 @@ import sys
 from counterpoint.cli import (  # noqa: F401  (their commands)
     bring,
     compare,
+    figure,
     flare,
     look,
     predict,

@@ -4,29 +4,37 @@ A point for each local epoch and one right after each merge; where a line falls 
 the model has lost by communicating.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from counterpoint.report.words import heading
+from counterpoint.figures.gather import Run, over_seeds, score_of
+from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 from counterpoint.results import Result
 
 
-def style(model: str, models: list[str]) -> Literal["-", ":"]:
-    """Solid for the model that a site uses, dotted for one that only takes part in the exchange.
+def numbers(runs: Sequence[Run], metric: str | None = None) -> pd.DataFrame:
+    """Validation score at each moment: a row a name, site, model and point of the line."""
+    score = score_of(runs, metric)
+    lines = [
+        curve(rows).assign(name=run.name, metric=score, value=lambda r: r[score])
+        for run in runs
+        for rows in [_validation(run.result.scores)]
+    ]
+    keys = ["name", "site", "model", "communications", "moment", "metric"]
+    return over_seeds(pd.concat(lines), keys)
 
-    >>> style("model", ["model"]), style("model", ["personal", "model"])
-    ('-', ':')
-    """
-    return ":" if "personal" in models and model != "personal" else "-"
+
+def _validation(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores[(scores["split"] == "validation") & (scores["moment"] != "finetuned")]
 
 
 def curve(rows: pd.DataFrame) -> pd.DataFrame:
-    """Points of one line: ``communications`` (the local epochs lie between two) and the scores.
+    """Points of lines: ``communications`` (the local epochs lie between two) and the scores.
 
     >>> rows = pd.DataFrame({"round": [0, 1, 1, 1], "epoch": [0, 1, 2, 0],
     ...                      "moment": ["start", "epoch", "epoch", "merged"]})
@@ -43,56 +51,56 @@ def curve(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("communications", kind="stable")
 
 
-def plot_retrogress(
-    axes: Axes, scores: pd.DataFrame, title: str, legend: bool = True, metric: str = "macro_f1"
-) -> None:
-    """Draw one run's validation scores into ``axes``, one line a site and model."""
-    rows = scores[(scores["split"] == "validation") & (scores["moment"] != "finetuned")]
-    colours = mpl.colormaps["tab10"]
-    models = list(dict.fromkeys(rows["model"]))
-    for number, (site, of_site) in enumerate(rows.groupby("site", sort=False)):
-        for model in models:
-            line = curve(of_site[of_site["model"] == model])
-            axes.plot(
-                line["communications"],
-                100 * line[metric],
-                style(model, models),
-                color=colours(number % 10),
-                linewidth=1.4,
-                label=str(site) if model == models[0] else None,
-            )
-            merged = line[line["moment"] == "merged"]
-            axes.plot(
-                merged["communications"],
-                100 * merged[metric],
-                "o",
-                color=colours(number % 10),
-                markersize=3.5,
-            )
-    for communication in range(1, int(rows["round"].max()) + 1):
-        axes.axvline(communication, color="0.85", linewidth=0.8, zorder=0)
-    handles, _ = axes.get_legend_handles_labels()
-    if len(models) > 1:
-        handles += [
-            Line2D([], [], color="0.3", linestyle=style(m, models), label=m) for m in models
-        ]
+def style(model: str, models: list[str]) -> Literal["-", ":"]:
+    """Solid for the model that a site uses, dotted for one that only takes part in the exchange.
+
+    >>> style("model", ["model"]), style("model", ["personal", "model"])
+    ('-', ':')
+    """
+    return ":" if "personal" in models and model != "personal" else "-"
+
+
+@look
+def draw(numbers: pd.DataFrame) -> Figure:
+    """A panel a method, a line a site; bands are one standard deviation over the seeds."""
+    names, sites = (list(dict.fromkeys(numbers[of])) for of in ("name", "site"))
+    metric = numbers["metric"].iloc[0]
+    figure, every = panels(len(names), 3, sharex=True, sharey=True)
+    for number, (axes, name) in enumerate(zip(every, names, strict=True)):
+        _panel(axes, numbers[numbers["name"] == name], sites, scale_of(metric))
+        axes.set_title(plain(name, 40))
+        axes.set_xlabel("communications" if number + 3 >= len(names) else "")
+    figure.supylabel(f"validation {axis_name(metric)}", fontsize=8)
+    handles = [Line2D([], [], color=pen(i)["color"], label=plain(s)) for i, s in enumerate(sites)]
+    if numbers["model"].nunique() > 1:
+        kinds = {"-": "model that the site uses", ":": "model in the exchange"}
+        handles += [Line2D([], [], color="0.3", linestyle=k, label=w) for k, w in kinds.items()]
     handles.append(
         Line2D([], [], color="0.3", marker="o", linestyle="", label="just after a merge")
     )
-    if legend:
-        axes.legend(
-            handles=handles, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
+    legend(figure, handles)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, sites: list[str], scale: float) -> None:
+    for communication in range(1, int(rows["communications"].max()) + 1):
+        axes.axvline(communication, color="0.8", linewidth=0.6, zorder=0)
+    models = list(dict.fromkeys(rows["model"]))
+    for (site, model), line in rows.groupby(["site", "model"], sort=False):
+        x, y, colour = line["communications"], scale * line["mean"], pen(sites.index(site))["color"]
+        axes.plot(x, y, style(model, models), color=colour)
+        merged, used = line["moment"] == "merged", style(model, models) == "-"
+        axes.plot(
+            x[merged], y[merged], "o", color=colour, markerfacecolor=None if used else "white"
         )
-    axes.set_xlabel("communications")
-    axes.set_ylabel(f"validation {heading(metric, unit=False)} (%)")
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+        if used:
+            spread = scale * line["spread"].fillna(0)
+            axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, linewidth=0)
+    axes.grid(visible=False, axis="x")
 
 
 def retrogress_curve(result: Result) -> Figure:
     """One run's validation scores against communications, a line a site."""
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
     values = result.results
     title = f"{values['method']} on {values['data']}, batch norm: {values['statistics']}"
-    plot_retrogress(figure.subplots(), result.scores, title, metric=values["score"])
-    return figure
+    return draw(numbers([Run(result, name=title)]))

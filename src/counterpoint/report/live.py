@@ -127,8 +127,22 @@ def prediction_bar(
     console: Console, note: Callable[[str], None], hidden: bool = False
 ) -> Iterator[Report]:
     """A progress bar over files that are predicted; notes are passed on to ``note``."""
-    bar = Progress(
-        TextColumn("predicting"),
+    with counting(console, hidden) as progress:
+
+        def report(event: Event) -> None:
+            if "note" in event:
+                note(str(event["note"]))
+            else:
+                progress("predicting", int(str(event["predicted"])), int(str(event["of"])))
+
+        yield report
+
+
+@contextmanager
+def counting(console: Console, hidden: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work that is counted; gives a function of (what is done, done, in all)."""
+    bars = Progress(
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -136,16 +150,13 @@ def prediction_bar(
         disable=hidden or not console.is_terminal,
         transient=True,
     )
-    task = bar.add_task("predicting", total=None)
+    task = bars.add_task("", total=None)
 
-    def report(event: Event) -> None:
-        if "note" in event:
-            note(str(event["note"]))
-        else:
-            bar.update(task, completed=int(str(event["predicted"])), total=int(str(event["of"])))
+    def progress(what: str, done: int, total: int) -> None:
+        bars.update(task, description=what, completed=done, total=total)
 
-    with bar:
-        yield report
+    with bars:
+        yield progress
 
 
 def in_words(event: Event) -> str:

@@ -1,0 +1,157 @@
+"""The loss landscape around the global and local optima (HarmoFL, AAAI 2022, figure 1).
+
+What it shows is computed in `counterpoint.landscape`. A row a method and a column a site; axes are
+the same everywhere, colours the same within a site.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, ScalarFormatter
+
+from counterpoint.figures.style import PAGE, legend, look, panels, pen, plain
+from counterpoint.landscape.numbers import GLOBAL
+from counterpoint.landscape.numbers import numbers as numbers
+
+STEPS = 14
+
+
+@look
+def draw(numbers: pd.DataFrame) -> Figure:
+    """Lines with a panel a site, or contours with a row a method and a column a site."""
+    shape = numbers["shape"].iloc[0]
+    figure = _lines(numbers) if shape == "line" else _contours(numbers, shape == "plane")
+    figure.suptitle(caption(numbers), fontsize=7)
+    return figure
+
+
+def caption(numbers: pd.DataFrame) -> str:
+    """How it was measured, in words: images, split, and batch norm's statistics a method."""
+    facts = numbers.iloc[0]
+    sources = numbers.drop_duplicates("name").groupby("statistics", sort=False)["name"].agg(list)
+    words = "; ".join(
+        source if len(sources) == 1 else f"{source} ({', '.join(plain(n, 60) for n in names)})"
+        for source, names in sources.items()
+    )
+    return f"loss on {facts['images']} {facts['split']} images a site; batch norm: {words}"
+
+
+def _lines(numbers: pd.DataFrame) -> Figure:
+    """Mean over the directions, and between which losses they lie."""
+    sites, names = (list(dict.fromkeys(numbers[of])) for of in ("site", "name"))
+    figure, every = panels(len(sites), 4, height=2.2, sharex=True)
+    for axes, site in zip(every, sites, strict=True):
+        here = numbers[numbers["site"] == site]
+        for number, name in enumerate(names):
+            of = here[here["name"] == name].groupby("x")["loss"].agg(["mean", "min", "max"])
+            look_of = pen(number) | {"marker": None}
+            axes.plot(of.index, of["mean"], **look_of, label=plain(name))
+            axes.fill_between(
+                of.index, of["min"], of["max"], color=look_of["color"], alpha=0.15, linewidth=0
+            )
+        axes.set_title(plain(site))
+        axes.set_ylim(*_clipped(here["loss"]))
+        axes.set_xlabel("step (filter lengths)")
+    every[0].set_ylabel("loss")
+    legend(figure, every[0].get_lines())
+    return figure
+
+
+def _clipped(losses: "pd.Series[float]") -> tuple[float, float]:
+    """Ends of an axis of losses, which may explode far away."""
+    low, usual = float(losses.min()), float(losses.quantile(0.9))
+    room = max(usual - low, 1e-6)
+    return low - 0.08 * room, usual + 0.3 * room
+
+
+def _contours(numbers: pd.DataFrame, plane: bool) -> Figure:
+    sites, names = (list(dict.fromkeys(numbers[of])) for of in ("site", "name"))
+    side = min(PAGE / len(sites), 2.4)
+    figure = Figure(
+        figsize=(max(side * len(sites) + 0.6, 3.0), side * len(names) + 1.2), layout="constrained"
+    )
+    grid = figure.subplots(len(names), len(sites), squeeze=False, sharex=True, sharey=True)
+    for column, site in enumerate(sites):
+        here = numbers[numbers["site"] == site]
+        levels = levels_of(here["loss"])
+        norm = LogNorm(levels[0], levels[-1])
+        for row, name in enumerate(names):
+            axes = grid[row, column]
+            _contour(axes, here[here["name"] == name], levels, norm)
+            axes.set_title(plain(site) if row == 0 else "")
+            axes.set_ylabel(plain(name, 18) if column == 0 else "")
+            axes.set_aspect("equal")
+        grid[-1, column].set_xlabel("distance" if plane else "step (filter lengths)")
+        bar = figure.colorbar(
+            ScalarMappable(norm, "cividis"),
+            ax=list(grid[:, column]),
+            location="bottom",
+            extend="max",
+            shrink=0.9,
+            label="loss",
+            ticks=LogLocator(subs=(1, 2, 3, 5)),
+        )
+        bar.ax.xaxis.set_major_formatter(ScalarFormatter())
+        bar.ax.xaxis.set_minor_formatter(lambda value, place: "")
+    if plane:
+        legend(figure, _mark_handles())
+    return figure
+
+
+def levels_of(losses: "pd.Series[float]") -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Levels of contours, closer where the loss is low; the highest tenth is not told apart.
+
+    >>> levels_of(pd.Series([1.0, 10.0] + [100.0] * 8))[[0, -1]]
+    array([  1., 100.])
+    """
+    finite = losses[np.isfinite(losses) & (losses > 0)]
+    low, high = float(finite.min()), float(finite.quantile(0.9))
+    return np.geomspace(low, max(high, low * 1.01), STEPS)
+
+
+def _contour(axes: Axes, rows: pd.DataFrame, levels: Any, norm: LogNorm) -> None:
+    """One surface, with the models on it where they are marked."""
+    ground = rows[rows["mark"].isna()].pivot(index="y", columns="x", values="loss")
+    heights = np.clip(np.nan_to_num(ground.to_numpy(), nan=np.inf), levels[0], levels[-1] * 1.001)
+    where = (ground.columns.to_numpy(), ground.index.to_numpy())
+    axes.contourf(*where, heights, levels, norm=norm, cmap="cividis", extend="max")
+    axes.contour(*where, heights, levels, colors="white", linewidths=0.3)
+    marks = rows[rows["mark"].notna()]
+    for mark in marks.itertuples():
+        if mark.mark == GLOBAL:
+            continue
+        own = mark.mark == mark.site
+        axes.plot(mark.x, mark.y, "o", color="#E69F00" if own else "white", markeredgecolor="black")
+        axes.annotate(
+            plain(mark.mark),
+            (mark.x, mark.y),
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=6,
+            color="white",
+        )
+    if marks.empty:
+        axes.plot(0, 0, "+", color="white", markersize=6)
+    else:
+        axes.plot(0, 0, "*", color="#D55E00", markeredgecolor="white", markersize=9)
+    axes.grid(visible=False)
+
+
+def _mark_handles() -> list[Line2D]:
+    kinds = (
+        ("*", "#D55E00", "global optimum", 9.0),
+        ("o", "#E69F00", "optimum of the panel's site", 3.5),
+        ("o", "white", "optimum of another site", 3.5),
+    )
+    return [
+        Line2D(
+            [], [], linestyle="", marker=m, color=c, markeredgecolor="black", markersize=s, label=l
+        )
+        for m, c, l, s in kinds
+    ]

@@ -1,0 +1,166 @@
+"""A sweep: test score against a setting (HarmoFL's alpha and local epochs, PFA's threshold).
+
+The mean over the sites and the worst site; a line for each value of a second setting, or a method.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from counterpoint.errors import SettingsError
+from counterpoint.figures.gather import (
+    Run,
+    over_seeds,
+    said,
+    score_of,
+    setting_named,
+    short,
+    varying,
+)
+from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
+
+SYMBOLS = {"perturbation": "perturbation α", "aggregation.start": "PFA threshold at the start"}
+
+
+def numbers(
+    runs: Sequence[Run], metric: str | None = None, x: str | None = None, lines: str | None = None
+) -> pd.DataFrame:
+    """Test scores over the seeds: a row a value of ``x``, a line, and a way to take the sites.
+
+    Args:
+        runs: what to draw.
+        metric: the score.
+        x: setting on the axis; found if one or two settings vary.
+        lines: setting (or "method") that has a line for each of its values.
+
+    Raises:
+        SettingsError: if nothing varies, or it is not clear what should be drawn against what.
+    """
+    score = score_of(runs, metric)
+    across, beside = _chosen(runs, x, lines)
+    rows = []
+    for run in runs:
+        line = "" if beside is None else run.method if beside == "method" else said(run, beside)
+        test = run.result.results["test"]
+        own = [s[score] for site, s in test.items() if site != run.result.results["holdout"]]
+        values = np.array(own, dtype=float)
+        worst = np.nanmax if score in ("loss", "hd95") else np.nanmin
+        for of, value in (("mean over sites", np.nanmean(values)), ("worst site", worst(values))):
+            rows.append((score, across, run[across], line, of, value))
+    columns = ["metric", "setting", "x", "line", "of", "value"]
+    table = over_seeds(pd.DataFrame(rows, columns=columns), columns[:-1])
+    return table.sort_values(["of", "line", "x"], kind="stable", key=_order).reset_index(drop=True)
+
+
+def _order(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Numbers by size, before texts in the order in which they came."""
+    try:
+        return column.astype(float)
+    except (TypeError, ValueError):
+        return pd.Series(pd.factorize(column)[0], index=column.index)
+
+
+def _chosen(runs: Sequence[Run], x: str | None, lines: str | None) -> tuple[str, str | None]:
+    """The setting on the axis, and what has a line for each value."""
+    across = setting_named(x, runs) if x else None
+    beside = setting_named(lines, runs) if lines else None
+    by_method: dict[str, list[Run]] = {}
+    for run in runs:
+        by_method.setdefault(run.method, []).append(run)
+    if beside is None and len(by_method) > 1:
+        beside = "method"
+    free = (
+        [n for of in by_method.values() for n in varying(of)]
+        if beside == "method"
+        else varying(runs)
+    )
+    free = [name for name in dict.fromkeys(free) if name not in (across, beside)]
+    if across is None and free:
+        across = free.pop(_most_values(runs, free))
+    if beside is None and len(free) == 1:
+        beside = free.pop()
+    if across is None or len({repr(run[across]) for run in runs}) < 2:
+        raise SettingsError(
+            f"{short(across) if across else 'no setting'} varies among these runs of "
+            f"{' and '.join(by_method)}, so there is nothing to sweep over; make some by "
+            "`counterpoint compare harmofl --data phantom --vary perturbation=0.005,0.05,0.5 "
+            "--out STUDY`"
+        )
+    if free:
+        raise SettingsError(
+            f"beside {across}, the runs differ in {' and '.join(free)}; choose one to draw against "
+            f"by --x, one by --lines, and for the others a value by --where {free[0]}=VALUE"
+        )
+    return across, beside
+
+
+def _most_values(runs: Sequence[Run], settings: Sequence[str]) -> int:
+    """Which of some settings takes most values; numbers are preferred to words."""
+    values = [{repr(run[s]) for run in runs if run[s] is not None} for s in settings]
+    numeric = [all(isinstance(run[s], int | float) for run in runs) for s in settings]
+    return max(range(len(settings)), key=lambda i: (numeric[i], len(values[i])))
+
+
+def scale_for(values: Sequence[Any]) -> Literal["log", "linear", "even"]:
+    """How an axis shows values: words, and zero among far smaller steps, stand evenly apart.
+
+    >>> scale_for([0.005, 0.05, 0.5]), scale_for([1, 2, 5]), scale_for([0, 0.005, 0.5])
+    ('log', 'linear', 'even')
+    """
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return "even"
+    steps = sorted(abs(value) for value in values if value)
+    if not steps or steps[-1] < 10 * steps[0]:
+        return "linear"
+    return "log" if len(steps) == len(values) and min(values) > 0 else "even"
+
+
+@look
+def draw(numbers: pd.DataFrame) -> Figure:
+    """Panels for the mean and the worst site; bars are one standard deviation over the seeds."""
+    kinds, lines = (list(dict.fromkeys(numbers[of])) for of in ("of", "line"))
+    metric, setting = numbers["metric"].iloc[0], numbers["setting"].iloc[0]
+    values = sorted(dict.fromkeys(numbers["x"].tolist()), key=_by_size)
+    figure, every = panels(len(kinds), 2, height=2.5, sharex=True, sharey=True)
+    for axes, kind in zip(every, kinds, strict=True):
+        for number, line in enumerate(lines):
+            rows = numbers[(numbers["of"] == kind) & (numbers["line"] == line)]
+            _line(axes, rows, values, scale_of(metric), number)
+        _axis(axes, values)
+        axes.set_title(kind)
+        axes.set_xlabel(SYMBOLS.get(setting, short(setting)))
+    every[0].set_ylabel(f"test {axis_name(metric)}")
+    if len(lines) > 1:
+        legend(figure, every[0].containers)
+    return figure
+
+
+def _by_size(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, str), value
+
+
+def _line(axes: Axes, rows: pd.DataFrame, values: list[Any], scale: float, number: int) -> None:
+    even = scale_for(values) == "even"
+    axes.errorbar(
+        [values.index(x) if even else x for x in rows["x"]],
+        scale * rows["mean"],
+        yerr=scale * rows["spread"].fillna(0),
+        **pen(number),
+        elinewidth=0.7,
+        capsize=2,
+        label=plain(rows["line"].iloc[0]),
+    )
+
+
+def _axis(axes: Axes, values: list[Any]) -> None:
+    scale = scale_for(values)
+    if scale == "log":
+        axes.set_xscale("log")
+    places = list(range(len(values))) if scale == "even" else values
+    words = [f"{value:g}" if isinstance(value, float) else plain(value, 14) for value in values]
+    axes.set_xticks(places, words)
+    axes.minorticks_off()
