@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from matplotlib.figure import Figure
 
 import counterpoint
-from counterpoint.figures.retrogress import plot_retrogress
+from counterpoint.figures import retrogress
+from counterpoint.figures.gather import Run
+from counterpoint.figures.save import save
 from counterpoint.report.table import megabytes
 from counterpoint.report.words import number
 
@@ -77,14 +78,9 @@ def table(results: dict[str, counterpoint.Result]) -> list[str]:
 
 def draw(results: dict[str, counterpoint.Result], path: Path) -> None:
     """PRR-FL's retrogress curve beside FedAvg's."""
-    figure = Figure(figsize=(13, 4.8), layout="constrained")
-    for axes, name in zip(
-        figure.subplots(1, 3, sharey=True),
-        ("FedAvg", "FedAvg, recalibrated", "PRR-FL"),
-        strict=True,
-    ):
-        plot_retrogress(axes, results[name].scores, name, legend=name == "PRR-FL")
-    figure.savefig(path, dpi=130)
+    shown = ("FedAvg", "FedAvg, recalibrated", "PRR-FL")
+    figure = retrogress.draw(retrogress.numbers([Run(results[n], name=n) for n in shown]))
+    save(figure, path.with_suffix(""), ["png"])
 
 
 def main(

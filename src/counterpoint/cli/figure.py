@@ -135,10 +135,8 @@ def _parts(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     from counterpoint.figures import FIGURES
 
     if name not in FIGURES:
-        fail(
-            f"unknown figure '{name}'{nearest(name, list(FIGURES))}; there are {', '.join(FIGURES)}",
-            2,
-        )
+        hint = nearest(name, list(FIGURES))
+        fail(f"unknown figure '{name}'{hint}; there are {', '.join(FIGURES)}", 2)
     module = import_module(f"counterpoint.figures.{name}")
     return module.numbers, module.draw
 

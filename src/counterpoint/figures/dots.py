@@ -4,7 +4,9 @@ What the figures `sites` and `ablation` share.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -39,39 +41,37 @@ def draw(numbers: pd.DataFrame) -> Figure:
     metric = numbers["metric"].iloc[0]
     figure = Figure(figsize=(PAGE * 0.75, 0.9 + 0.36 * len(names)), layout="constrained")
     axes = figure.subplots()
-    for row in numbers.itertuples():
-        at, mean = names.index(row.name), row.of == "mean"
-        number = -1 if mean else sites.index(row.site)
-        look_of = {"color": "black", "marker": "D"} if mean else pen(number) | {"linestyle": ""}
-        aside = 0.0 if mean else 0.3 * (number - (len(sites) - 1) / 2) / max(len(sites), 1)
+    scale, held_out = scale_of(metric), set(numbers.loc[numbers["of"] == "held out", "site"])
+    for row in numbers.to_dict("records"):
+        mean = row["of"] == "mean"
+        place = 0.0 if mean else 0.3 * ((sites.index(row["site"]) + 0.5) / len(sites) - 0.5)
         axes.errorbar(
-            scale_of(metric) * row.mean,
-            at + aside,
-            xerr=None if pd.isna(row.spread) else scale_of(metric) * row.spread,
-            **look_of,
-            markersize=5 if mean else 3.5,
-            markerfacecolor="white" if row.of == "held out" else None,
+            scale * row["mean"],
+            names.index(row["name"]) + place,
+            xerr=None if np.isnan(row["spread"]) else scale * row["spread"],
             elinewidth=1.0 if mean else 0.6,
             zorder=3 if mean else 2,
+            **_dot(sites, "" if mean else row["site"], held_out),
         )
     axes.set_yticks(range(len(names)), [plain(name, 34) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"test {axis_name(metric)}")
-    legend(figure, _handles(numbers, sites))
+    handles = [
+        Line2D([], [], **_dot(sites, site, held_out), label=_in_words(site, held_out))
+        for site in sites
+    ]
+    legend(figure, [*handles, Line2D([], [], **_dot(sites, "", held_out), label=MEAN)])
     return figure
 
 
-def _handles(numbers: pd.DataFrame, sites: list[str]) -> list[Line2D]:
-    held_out = set(numbers.loc[numbers["of"] == "held out", "site"])
-    handles = [
-        Line2D(
-            [],
-            [],
-            **(pen(number) | {"linestyle": ""}),
-            markerfacecolor="white" if site in held_out else None,
-            label=plain(f"{site} (did not train)" if site in held_out else site),
-        )
-        for number, site in enumerate(sites)
-    ]
-    return [*handles, Line2D([], [], color="black", marker="D", linestyle="", label=MEAN)]
+def _dot(sites: list[str], site: str, held_out: set[str]) -> dict[str, Any]:
+    """How a site's dot looks; an empty name is that of the mean."""
+    if not site:
+        return {"color": "black", "marker": "D", "markersize": 5, "linestyle": ""}
+    face = "white" if site in held_out else None
+    return pen(sites.index(site)) | {"linestyle": "", "markerfacecolor": face}
+
+
+def _in_words(site: str, held_out: set[str]) -> str:
+    return plain(f"{site} (did not train)" if site in held_out else site)

@@ -163,7 +163,8 @@ def predicting(run: Run) -> pd.DataFrame:
     scores = run.result.scores
     role = scores.loc[scores["split"] == "test", "model"].iloc[0]
     rows = (scores["split"] == "validation") & (scores["moment"] != "finetuned")
-    return scores[rows & (scores["model"] == role)]
+    used: pd.DataFrame = scores[rows & (scores["model"] == role)]
+    return used
 
 
 def _require_one_data_set(runs: Sequence[Run]) -> None:

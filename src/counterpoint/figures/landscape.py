@@ -13,13 +13,25 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from counterpoint.figures.style import PAGE, legend, look, panels, pen, plain
 from counterpoint.landscape.numbers import GLOBAL
 from counterpoint.landscape.numbers import numbers as numbers
 
-STEPS = 14
+STEPS, COLOURS = 14, "cividis"
+STAR: dict[str, Any] = {
+    "marker": "*",
+    "color": "#D55E00",
+    "markeredgecolor": "white",
+    "markersize": 9,
+}
+OWN: dict[str, Any] = {"marker": "o", "color": "#E69F00", "markeredgecolor": "black"}
+OTHER = OWN | {"color": "white"}
+MARKS = {
+    "global optimum": STAR,
+    "optimum of the panel's site": OWN,
+    "optimum of another site": OTHER,
+}
 
 
 @look
@@ -34,9 +46,11 @@ def draw(numbers: pd.DataFrame) -> Figure:
 def caption(numbers: pd.DataFrame) -> str:
     """How it was measured, in words: images, split, and batch norm's statistics a method."""
     facts = numbers.iloc[0]
-    sources = numbers.drop_duplicates("name").groupby("statistics", sort=False)["name"].agg(list)
+    sources: dict[str, list[str]] = {}
+    for row in numbers.drop_duplicates("name").to_dict("records"):
+        sources.setdefault(str(row["statistics"]), []).append(plain(row["name"], 60))
     words = "; ".join(
-        source if len(sources) == 1 else f"{source} ({', '.join(plain(n, 60) for n in names)})"
+        source if len(sources) == 1 else f"{source} ({', '.join(names)})"
         for source, names in sources.items()
     )
     return f"loss on {facts['images']} {facts['split']} images a site; batch norm: {words}"
@@ -88,19 +102,17 @@ def _contours(numbers: pd.DataFrame, plane: bool) -> Figure:
             axes.set_ylabel(plain(name, 18) if column == 0 else "")
             axes.set_aspect("equal")
         grid[-1, column].set_xlabel("distance" if plane else "step (filter lengths)")
-        bar = figure.colorbar(
-            ScalarMappable(norm, "cividis"),
+        figure.colorbar(
+            ScalarMappable(norm, COLOURS),
             ax=list(grid[:, column]),
             location="bottom",
             extend="max",
-            shrink=0.9,
             label="loss",
-            ticks=LogLocator(subs=(1, 2, 3, 5)),
-        )
-        bar.ax.xaxis.set_major_formatter(ScalarFormatter())
-        bar.ax.xaxis.set_minor_formatter(lambda value, place: "")
+            ticks=levels[[1, STEPS // 2, STEPS - 2]],
+            format="%.3g",
+        ).minorticks_off()
     if plane:
-        legend(figure, _mark_handles())
+        legend(figure, [Line2D([], [], linestyle="", **of, label=w) for w, of in MARKS.items()])
     return figure
 
 
@@ -120,17 +132,15 @@ def _contour(axes: Axes, rows: pd.DataFrame, levels: Any, norm: LogNorm) -> None
     ground = rows[rows["mark"].isna()].pivot(index="y", columns="x", values="loss")
     heights = np.clip(np.nan_to_num(ground.to_numpy(), nan=np.inf), levels[0], levels[-1] * 1.001)
     where = (ground.columns.to_numpy(), ground.index.to_numpy())
-    axes.contourf(*where, heights, levels, norm=norm, cmap="cividis", extend="max")
+    axes.contourf(*where, heights, levels, norm=norm, cmap=COLOURS, extend="max")
     axes.contour(*where, heights, levels, colors="white", linewidths=0.3)
     marks = rows[rows["mark"].notna()]
-    for mark in marks.itertuples():
-        if mark.mark == GLOBAL:
-            continue
-        own = mark.mark == mark.site
-        axes.plot(mark.x, mark.y, "o", color="#E69F00" if own else "white", markeredgecolor="black")
+    for mark in marks[marks["mark"] != GLOBAL].to_dict("records"):
+        own, at = mark["mark"] == mark["site"], (mark["x"], mark["y"])
+        axes.plot(*at, linestyle="", **(OWN if own else OTHER))
         axes.annotate(
-            plain(mark.mark),
-            (mark.x, mark.y),
+            plain(mark["mark"]),
+            at,
             xytext=(3, 3),
             textcoords="offset points",
             fontsize=6,
@@ -139,19 +149,5 @@ def _contour(axes: Axes, rows: pd.DataFrame, levels: Any, norm: LogNorm) -> None
     if marks.empty:
         axes.plot(0, 0, "+", color="white", markersize=6)
     else:
-        axes.plot(0, 0, "*", color="#D55E00", markeredgecolor="white", markersize=9)
+        axes.plot(0, 0, linestyle="", **STAR)
     axes.grid(visible=False)
-
-
-def _mark_handles() -> list[Line2D]:
-    kinds = (
-        ("*", "#D55E00", "global optimum", 9.0),
-        ("o", "#E69F00", "optimum of the panel's site", 3.5),
-        ("o", "white", "optimum of another site", 3.5),
-    )
-    return [
-        Line2D(
-            [], [], linestyle="", marker=m, color=c, markeredgecolor="black", markersize=s, label=l
-        )
-        for m, c, l, s in kinds
-    ]

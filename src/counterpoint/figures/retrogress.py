@@ -51,7 +51,10 @@ def curve(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("communications", kind="stable")
 
 
-def style(model: str, models: list[str]) -> Literal["-", ":"]:
+Dash = Literal["-", ":"]
+
+
+def style(model: str, models: list[str]) -> Dash:
     """Solid for the model that a site uses, dotted for one that only takes part in the exchange.
 
     >>> style("model", ["model"]), style("model", ["personal", "model"])
@@ -73,7 +76,7 @@ def draw(numbers: pd.DataFrame) -> Figure:
     figure.supylabel(f"validation {axis_name(metric)}", fontsize=8)
     handles = [Line2D([], [], color=pen(i)["color"], label=plain(s)) for i, s in enumerate(sites)]
     if numbers["model"].nunique() > 1:
-        kinds = {"-": "model that the site uses", ":": "model in the exchange"}
+        kinds: dict[Dash, str] = {"-": "model that the site uses", ":": "model in the exchange"}
         handles += [Line2D([], [], color="0.3", linestyle=k, label=w) for k, w in kinds.items()]
     handles.append(
         Line2D([], [], color="0.3", marker="o", linestyle="", label="just after a merge")
@@ -86,7 +89,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, sites: list[str], scale: float) -> No
     for communication in range(1, int(rows["communications"].max()) + 1):
         axes.axvline(communication, color="0.8", linewidth=0.6, zorder=0)
     models = list(dict.fromkeys(rows["model"]))
-    for (site, model), line in rows.groupby(["site", "model"], sort=False):
+    for key, line in rows.groupby(["site", "model"], sort=False):
+        site, model = map(str, key)
         x, y, colour = line["communications"], scale * line["mean"], pen(sites.index(site))["color"]
         axes.plot(x, y, style(model, models), color=colour)
         merged, used = line["moment"] == "merged", style(model, models) == "-"

@@ -26,7 +26,7 @@ _INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Arial Unicode MS", "Noto Sans")
 """The first comes with matplotlib; what it lacks is taken from the others, if they are here."""
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "font.family": [name for name in FONTS if name in _INSTALLED],
     "axes.titlesize": 8,
@@ -44,6 +44,7 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
+    "text.parse_math": False,  # a site may have $ in its name
     "svg.fonttype": "none",
     "svg.hashsalt": "counterpoint",
     "pdf.fonttype": 42,
@@ -65,13 +66,12 @@ def pen(number: int) -> dict[str, Any]:
 
 
 def plain(name: object, width: int = 32) -> str:
-    """A name as matplotlib can draw it: no formula, no hidden label, long ones in lines.
+    """A name as matplotlib draws it: long ones in lines, and none hidden for its underscore.
 
-    >>> plain("_A$1$"), plain("St. Mary's Hospital, Department of Dermatology", width=20)
-    (' _A\\\\$1\\\\$', "St. Mary's Hospital,\\nDepartment of\\nDermatology")
+    >>> plain("_A"), plain("St. Mary's Hospital, Department of Dermatology", width=20)
+    (' _A', "St. Mary's Hospital,\\nDepartment of\\nDermatology")
     """
-    text = str(name).replace("$", r"\$")
-    lines = textwrap.wrap(text, width) or [""]
+    lines = textwrap.wrap(str(name), width) or [""]
     if len(lines) > 3:
         lines = [*lines[:2], f"{lines[2][: width - 1]}…"]
     shown = "\n".join(lines)

@@ -32,7 +32,7 @@ def numbers(
     """Test scores over the seeds: a row a value of ``x``, a line, and a way to take the sites.
 
     Args:
-        runs: what to draw.
+        runs: what to draw; those that do not have the setting are left out.
         metric: the score.
         x: setting on the axis; found if one or two settings vary.
         lines: setting (or "method") that has a line for each of its values.
@@ -43,17 +43,21 @@ def numbers(
     score = score_of(runs, metric)
     across, beside = _chosen(runs, x, lines)
     rows = []
-    for run in runs:
+    for run in [run for run in runs if run[across] is not None]:
         line = "" if beside is None else run.method if beside == "method" else said(run, beside)
         test = run.result.results["test"]
         own = [s[score] for site, s in test.items() if site != run.result.results["holdout"]]
         values = np.array(own, dtype=float)
         worst = np.nanmax if score in ("loss", "hd95") else np.nanmin
         for of, value in (("mean over sites", np.nanmean(values)), ("worst site", worst(values))):
-            rows.append((score, across, run[across], line, of, value))
+            rows.append((score, across, _plain(run[across]), line, of, value))
     columns = ["metric", "setting", "x", "line", "of", "value"]
     table = over_seeds(pd.DataFrame(rows, columns=columns), columns[:-1])
     return table.sort_values(["of", "line", "x"], kind="stable", key=_order).reset_index(drop=True)
+
+
+def _plain(value: Any) -> float | str:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _order(column: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -65,44 +69,49 @@ def _order(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def _chosen(runs: Sequence[Run], x: str | None, lines: str | None) -> tuple[str, str | None]:
-    """The setting on the axis, and what has a line for each value."""
-    across = setting_named(x, runs) if x else None
-    beside = setting_named(lines, runs) if lines else None
-    by_method: dict[str, list[Run]] = {}
-    for run in runs:
-        by_method.setdefault(run.method, []).append(run)
-    if beside is None and len(by_method) > 1:
-        beside = "method"
-    free = (
-        [n for of in by_method.values() for n in varying(of)]
-        if beside == "method"
-        else varying(runs)
-    )
-    free = [name for name in dict.fromkeys(free) if name not in (across, beside)]
-    if across is None and free:
-        across = free.pop(_most_values(runs, free))
-    if beside is None and len(free) == 1:
-        beside = free.pop()
-    if across is None or len({repr(run[across]) for run in runs}) < 2:
+    """The setting on the axis, and what has a line for each value.
+
+    What follows from these two, such as local epochs that a budget has halved, may vary as well.
+    """
+    methods = list(dict.fromkeys(run.method for run in runs))
+    beside = setting_named(lines, runs) if lines else "method" if len(methods) > 1 else None
+    across = setting_named(x, runs) if x else _best(runs, left(runs, beside), beside)
+    wanted, values = across or "perturbation", {repr(run[across]) for run in runs if across}
+    if len(values) < 2:
         raise SettingsError(
-            f"{short(across) if across else 'no setting'} varies among these runs of "
-            f"{' and '.join(by_method)}, so there is nothing to sweep over; make some by "
-            "`counterpoint compare harmofl --data phantom --vary perturbation=0.005,0.05,0.5 "
-            "--out STUDY`"
+            f"these runs of {' and '.join(methods)} do not differ in "
+            f"{across or 'anything but their seeds'}, so there is nothing to sweep over; make some "
+            f"by `counterpoint compare {methods[0]} --data DATA --vary {wanted}=VALUE,VALUE --out "
+            "STUDY`"
         )
-    if free:
+    assert across
+    beside = beside or _best(runs, left(runs, across), across)
+    if others := left(runs, across, beside):
         raise SettingsError(
-            f"beside {across}, the runs differ in {' and '.join(free)}; choose one to draw against "
-            f"by --x, one by --lines, and for the others a value by --where {free[0]}=VALUE"
+            f"beside {' and '.join(filter(None, (across, beside)))}, the runs differ in "
+            f"{' and '.join(others)}; choose one for --x, one for --lines, and a value for each "
+            f"other by --where {others[0]}=VALUE"
         )
     return across, beside
 
 
-def _most_values(runs: Sequence[Run], settings: Sequence[str]) -> int:
-    """Which of some settings takes most values; numbers are preferred to words."""
-    values = [{repr(run[s]) for run in runs if run[s] is not None} for s in settings]
-    numeric = [all(isinstance(run[s], int | float) for run in runs) for s in settings]
-    return max(range(len(settings)), key=lambda i: (numeric[i], len(values[i])))
+def left(runs: Sequence[Run], *keys: str | None) -> list[str]:
+    """Settings that vary among runs that are alike in some settings."""
+    cells: dict[str, list[Run]] = {}
+    for run in runs:
+        cells.setdefault(repr([run[key] for key in keys if key]), []).append(run)
+    return list(dict.fromkeys(name for alike in cells.values() for name in varying(alike)))
+
+
+def _best(runs: Sequence[Run], settings: Sequence[str], *keys: str | None) -> str | None:
+    """The setting that leaves fewest others varying; among equals numbers, and most values."""
+
+    def order(setting: str) -> tuple[int, bool, int]:
+        values = {repr(run[setting]): run[setting] for run in runs if run[setting] is not None}
+        words = any(isinstance(value, str | bool) for value in values.values())
+        return len(left(runs, setting, *keys)), words, -len(values)
+
+    return min(settings, key=order, default=None)
 
 
 def scale_for(values: Sequence[Any]) -> Literal["log", "linear", "even"]:
@@ -111,7 +120,7 @@ def scale_for(values: Sequence[Any]) -> Literal["log", "linear", "even"]:
     >>> scale_for([0.005, 0.05, 0.5]), scale_for([1, 2, 5]), scale_for([0, 0.005, 0.5])
     ('log', 'linear', 'even')
     """
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if any(isinstance(value, str) for value in values):
         return "even"
     steps = sorted(abs(value) for value in values if value)
     if not steps or steps[-1] < 10 * steps[0]:

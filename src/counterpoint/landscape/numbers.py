@@ -82,17 +82,12 @@ def numbers(
         for site in shown:
             model = scene.model(site)
             loss, source = scene.loss(model, site, view)
-            if shape == "plane":
-                plane, table = planes[scene]
-                model.network.load_state_dict(dict(plane.origin), strict=False)
-                walks = [((plane.across, plane.up), table.assign(direction=1))]
-            else:
-                walks = _around(model, view)
+            walks = _across(model, *planes[scene]) if planes else _around(model, view)
             for ways, table in walks:
                 positions = table[["x", "y"][: len(ways)]].to_numpy()
                 losses = losses_around(model.network, ways, positions, loss, step)
-                facts = {"name": scene.run.name, "site": site, "loss": losses, "statistics": source}
-                tables.append(table.assign(**facts))
+                facts = table.assign(name=scene.run.name, site=site, statistics=source)
+                tables.append(facts.assign(loss=losses))
     columns = ["name", "site", "shape", "direction", "x", "y", "loss", "mark", "distance"]
     table = pd.concat(tables).assign(shape=shape, split=split, images=images)
     return table.reindex(columns=[*columns, "split", "images", "statistics"]).reset_index(drop=True)
@@ -134,7 +129,16 @@ def _shown(scene: Scene, sites: Sequence[str] | None) -> list[str]:
     return list(sites or scene.sites)
 
 
-def _around(model: Predictor, view: View) -> list[tuple[Sequence[Direction], pd.DataFrame]]:
+Walk = tuple[Sequence[Direction], pd.DataFrame]
+
+
+def _across(model: Predictor, plane: Plane, positions: pd.DataFrame) -> list[Walk]:
+    """A plane's directions and positions; the model is moved to where the plane begins."""
+    model.network.load_state_dict(dict(plane.origin), strict=False)
+    return [([plane.across, plane.up], positions.assign(direction=1))]
+
+
+def _around(model: Predictor, view: View) -> list[Walk]:
     """Directions around a model, and the positions along them."""
     ends = (-view.reach, view.reach)
     needed = view.directions if view.shape == "line" else 2

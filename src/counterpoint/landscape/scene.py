@@ -79,7 +79,8 @@ class Scene:
     def loss(self, model: Predictor, site: str, view: View) -> tuple[Callable[[], float], str]:
         """The loss of a model on a site's images, as a function, and whose statistics it takes.
 
-        It is the task's usual loss, whatever the run was trained with, in the run's precision. Images are harmonised once.
+        It is the task's usual loss, whatever the run was trained with, in the run's precision.
+        Images are harmonised once.
         """
         task = make_task(self.federation.task, self.federation.classes)
         kind = source_of_statistics(model, view.statistics)
