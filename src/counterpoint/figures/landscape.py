@@ -101,7 +101,7 @@ def _contours(numbers: pd.DataFrame, plane: bool) -> Figure:
             axes.set_title(plain(site) if row == 0 else "")
             axes.set_ylabel(plain(name, 18) if column == 0 else "")
             axes.set_aspect("equal")
-        grid[-1, column].set_xlabel("distance" if plane else "step (filter lengths)")
+        grid[-1, column].set_xlabel("distance of the weights" if plane else "step (filter lengths)")
         figure.colorbar(
             ScalarMappable(norm, COLOURS),
             ax=list(grid[:, column]),

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from counterpoint.figures.gather import Run, over_seeds, score_of
 from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
@@ -68,7 +69,8 @@ def draw(numbers: pd.DataFrame) -> Figure:
     """A panel a method, a line a site; bands are one standard deviation over the seeds."""
     names, sites = (list(dict.fromkeys(numbers[of])) for of in ("name", "site"))
     metric = numbers["metric"].iloc[0]
-    figure, every = panels(len(names), 3, sharex=True, sharey=True)
+    height = 1.9 if len(names) > 1 else 3.2
+    figure, every = panels(len(names), 3, height=height, sharex=True, sharey=True)
     for number, (axes, name) in enumerate(zip(every, names, strict=True)):
         _panel(axes, numbers[numbers["name"] == name], sites, scale_of(metric))
         axes.set_title(plain(name, 40))
@@ -100,6 +102,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, sites: list[str], scale: float) -> No
         if used:
             spread = scale * line["spread"].fillna(0)
             axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.15, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.grid(visible=False, axis="x")
 
 

@@ -168,7 +168,9 @@ def common_planes(
         first, second = (of_sites[site] for site in shown[:2])
         plane = plane_through(scene.weights, first, second)
         places = {GLOBAL: (0.0, 0.0, 0.0)} | {s: plane.place(w) for s, w in of_sites.items()}
-        marks = pd.DataFrame.from_dict(places, orient="index", columns=["x", "y", "distance"])
+        marks = pd.DataFrame.from_dict(
+            places, orient="index", columns=["x", "y", "distance"]
+        ).round(9)
         found[scene] = plane, marks.rename_axis("mark").reset_index()
     every = pd.concat([marks for _, marks in found.values()])
     margin = view.reach * float((every["x"] ** 2 + every["y"] ** 2).max() ** 0.5)
