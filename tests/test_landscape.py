@@ -167,6 +167,8 @@ def test_in_the_middle_is_the_loss_that_the_run_has_noted(study: Path) -> None:
     chosen = (scores["round"] == values["chosen_round"]) & (scores["moment"] == "merged")
     noted = scores[chosen & (scores["split"] == "validation")].set_index("site")["loss"]
     middle = table[(table["x"] == 0) & (table["y"] == 0)].set_index("site")["loss"]
+    assert 0 < table["images"].max() < 10_000  # as many as there are
+    assert ("up to" in figure.caption(table)) == (table["images"].nunique() > 1)
     pd.testing.assert_series_equal(middle.sort_index(), noted.sort_index(), rtol=1e-5)
 
 

@@ -45,7 +45,8 @@ def draw(numbers: pd.DataFrame) -> Figure:
 
 def caption(numbers: pd.DataFrame) -> str:
     """How it was measured, in words: images, split, and batch norm's statistics a method."""
-    facts = numbers.iloc[0]
+    most, split = numbers["images"].max(), numbers["split"].iloc[0]
+    count = most if numbers["images"].min() == most else f"up to {most}"
     sources: dict[str, list[str]] = {}
     for row in numbers.drop_duplicates("name").to_dict("records"):
         sources.setdefault(str(row["statistics"]), []).append(plain(row["name"], 60))
@@ -53,7 +54,7 @@ def caption(numbers: pd.DataFrame) -> str:
         source if len(sources) == 1 else f"{source} ({', '.join(names)})"
         for source, names in sources.items()
     )
-    return f"loss on {facts['images']} {facts['split']} images a site; batch norm: {words}"
+    return f"loss on {count} {split} images a site; batch norm: {words}"
 
 
 def _lines(numbers: pd.DataFrame) -> Figure:

@@ -86,10 +86,11 @@ def numbers(
             for ways, table in walks:
                 positions = table[["x", "y"][: len(ways)]].to_numpy()
                 losses = losses_around(model.network, ways, positions, loss, step)
-                facts = table.assign(name=scene.run.name, site=site, statistics=source)
-                tables.append(facts.assign(loss=losses))
+                facts = table.assign(name=scene.run.name, site=site, loss=losses)
+                seen = min(images, len(scene.sites[site].part(split)))
+                tables.append(facts.assign(images=seen, statistics=source))
     columns = ["name", "site", "shape", "direction", "x", "y", "loss", "mark", "distance"]
-    table = pd.concat(tables).assign(shape=shape, split=split, images=images)
+    table = pd.concat(tables).assign(shape=shape, split=split)
     return table.reindex(columns=[*columns, "split", "images", "statistics"]).reset_index(drop=True)
 
 
