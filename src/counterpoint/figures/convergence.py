@@ -78,7 +78,7 @@ def draw(numbers: pd.DataFrame) -> Figure:
     """A panel a metric, a line a name; bands are one standard deviation over the seeds."""
     metrics, names = (list(dict.fromkeys(numbers[of])) for of in ("metric", "name"))
     label, unit = AGAINST[numbers["against"].iloc[0]]
-    figure, every = panels(len(metrics), 2, height=2.7)
+    figure, every = panels(len(metrics), 2, height=2.1)
     for axes, metric in zip(every, metrics, strict=True):
         for number, name in enumerate(names):
             line = numbers[(numbers["metric"] == metric) & (numbers["name"] == name)]

@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from counterpoint.figures.style import PAGE, legend, look, panels, pen, plain
 from counterpoint.landscape.numbers import GLOBAL
@@ -60,7 +61,7 @@ def caption(numbers: pd.DataFrame) -> str:
 def _lines(numbers: pd.DataFrame) -> Figure:
     """Mean over the directions, and between which losses they lie."""
     sites, names = (list(dict.fromkeys(numbers[of])) for of in ("site", "name"))
-    figure, every = panels(len(sites), 4, height=2.2, sharex=True)
+    figure, every = panels(len(sites), 4, height=1.7, sharex=True)
     for axes, site in zip(every, sites, strict=True):
         here = numbers[numbers["site"] == site]
         for number, name in enumerate(names):
@@ -146,6 +147,7 @@ def _contour(axes: Axes, rows: pd.DataFrame, levels: Any, norm: LogNorm) -> None
             textcoords="offset points",
             fontsize=6,
             color="white",
+            path_effects=[withStroke(linewidth=1.2, foreground="black")],
         )
     if marks.empty:
         axes.plot(0, 0, "+", color="white", markersize=6)

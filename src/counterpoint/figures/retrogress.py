@@ -69,7 +69,7 @@ def draw(numbers: pd.DataFrame) -> Figure:
     """A panel a method, a line a site; bands are one standard deviation over the seeds."""
     names, sites = (list(dict.fromkeys(numbers[of])) for of in ("name", "site"))
     metric = numbers["metric"].iloc[0]
-    height = 1.9 if len(names) > 1 else 3.2
+    height = 1.7 if len(names) > 1 else 2.7
     figure, every = panels(len(names), 3, height=height, sharex=True, sharey=True)
     for number, (axes, name) in enumerate(zip(every, names, strict=True)):
         _panel(axes, numbers[numbers["name"] == name], sites, scale_of(metric))

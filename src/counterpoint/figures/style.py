@@ -28,7 +28,7 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Arial Unicode M
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
-    "font.family": [name for name in FONTS if name in _INSTALLED],
+    "font.family": [*(name for name in FONTS if name in _INSTALLED), "sans-serif"],
     "axes.titlesize": 8,
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
@@ -81,10 +81,13 @@ def plain(name: object, width: int = 32) -> str:
 def panels(
     count: int, columns: int, width: float = PAGE, height: float = 1.9, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, in rows of up to ``columns``; ``height`` is that of a row."""
+    """A figure with so many panels, in rows of up to ``columns``; ``height`` is that of a row.
+
+    Below them there is room for a legend.
+    """
     columns = min(count, columns)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    figure = Figure(figsize=(width, height * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, **shared)
     every = list(grid.flat)
     for left_over in every[count:]:

@@ -134,7 +134,7 @@ def draw(numbers: pd.DataFrame) -> Figure:
     kinds, lines = (list(dict.fromkeys(numbers[of])) for of in ("of", "line"))
     metric, setting = numbers["metric"].iloc[0], numbers["setting"].iloc[0]
     values = sorted(dict.fromkeys(numbers["x"].tolist()), key=_by_size)
-    figure, every = panels(len(kinds), 2, height=2.5, sharex=True, sharey=True)
+    figure, every = panels(len(kinds), 2, height=2.0, sharex=True, sharey=True)
     for axes, kind in zip(every, kinds, strict=True):
         for number, line in enumerate(lines):
             rows = numbers[(numbers["of"] == kind) & (numbers["line"] == line)]
