@@ -233,6 +233,8 @@ def test_what_can_not_be_compared_is_refused(study: Path, tmp_path: Path) -> Non
         patch.setattr(api, "draw_figures", lambda result: None)
         changed = SETTINGS | {"seed": 2, "rounds": 1}
         counterpoint.run("local", "phantom", out=tmp_path / "r", settings=changed)
+    with pytest.raises(SettingsError, match="the same seed"):
+        numbers(runs, "plane", optima=tmp_path / "r")
     with pytest.raises(SettingsError, match="no seed in common"):
         numbers(gather([study / "fedavg", tmp_path / "r"]))
 

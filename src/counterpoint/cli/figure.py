@@ -70,8 +70,8 @@ def figure(
     reach: Annotated[
         float | None,
         typer.Option(
-            help="How far it goes, in lengths of the filters; beyond the models of a plane, in "
-            "its own length.",
+            help="How far it goes to each side, in lengths of the filters; on a plane beyond the "
+            "models, as a share of their largest distance from the global one.",
             rich_help_panel=LANDSCAPE,
         ),
     ] = None,
@@ -84,7 +84,7 @@ def figure(
     optima: Annotated[
         Path | None,
         typer.Option(
-            help="plane: run of method local, with the sites' optima; left out, each site trains "
+            help="plane: run with --aggregation none, for the sites' optima; left out, each site trains "
             "on from the global model.",
             rich_help_panel=LANDSCAPE,
         ),

@@ -13,7 +13,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
 from counterpoint.figures.style import PAGE, legend, look, panels, pen, plain
 from counterpoint.landscape.numbers import GLOBAL
@@ -143,11 +142,11 @@ def _contour(axes: Axes, rows: pd.DataFrame, levels: Any, norm: LogNorm) -> None
         axes.annotate(
             plain(mark["mark"]),
             at,
-            xytext=(3, 3),
+            xytext=(4, 4),
             textcoords="offset points",
             fontsize=6,
             color="white",
-            path_effects=[withStroke(linewidth=1.2, foreground="black")],
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "black", "alpha": 0.4, "linewidth": 0},
         )
     if marks.empty:
         axes.plot(0, 0, "+", color="white", markersize=6)

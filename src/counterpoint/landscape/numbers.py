@@ -53,8 +53,8 @@ def numbers(
             plane beyond the models, in the largest distance of one from the global model (0: 0.5).
         directions: how many lines.
         direction_seed: draws them; all runs get the same.
-        optima: a run of method local, whose models are the sites' optima; left out, each site
-            trains on from the global model for one round.
+        optima: a run without aggregation, whose models are the sites' optima; left out, each
+            site trains on from the global model for one round.
         root: folder of the data, where it is not that of the settings.
         note: is told which seed is taken.
         progress: is told what is done, how much of it, and of how much.
@@ -184,7 +184,13 @@ def _optimum(scene: Scene, site: str, optima: Path | None) -> Weights:
     """A site's optimum: that of a run of its own, or where it would take the global model."""
     if optima is None:
         return scene.trained_on(site)
-    weights = weights_of(model_of(Result(optima), site).to(scene.device))
+    run = Result(optima)
+    if run.results["data_fingerprint"] != scene.run.result.results["data_fingerprint"]:
+        raise SettingsError(
+            f"{optima} was trained on other images or another split than {scene.run.result.path}; "
+            "give a run with the same settings of the data, and the same seed"
+        )
+    weights = weights_of(model_of(run, site).to(scene.device))
     if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in scene.weights.items()}:
         raise SettingsError(
             f"the models in {optima} are not of the network of {scene.run.result.path}; the sites' "
