@@ -32,7 +32,7 @@ COMMON = {
     "augmentation": "flips",
 }
 BAND = {"band": "dc"}  # HarmoFL's full band needs longer training than an example is worth
-PLANE = ["--shape", "plane", "--sites", "north,south", "--split", "train", "--points", "8"]
+PLANE = ["--shape", "plane", "--sites", "north,south", "--split", "train", "--points", "7"]
 FIGURES = {
     "retrogress": ["methods"],
     "convergence": ["methods", "--against", "bytes"],

@@ -84,8 +84,8 @@ def figure(
     optima: Annotated[
         Path | None,
         typer.Option(
-            help="plane: run with --aggregation none, for the sites' optima; left out, each site trains "
-            "on from the global model.",
+            help="plane: run with --aggregation none, for the sites' optima; left out, each "
+            "site trains on from the global model.",
             rich_help_panel=LANDSCAPE,
         ),
     ] = None,
