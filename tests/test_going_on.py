@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 from counterpoint import resume, run
 from counterpoint.data import write_phantom
 from counterpoint.errors import StateError, TrainingError
-from counterpoint.folder import RunFolder
+from counterpoint.folder import RunFolder, fingerprint
 from counterpoint.results import Result
 from tests.running import (
     ROOT,
@@ -504,6 +505,18 @@ def test_other_settings_are_refused(stopped, tiny, before, after):
     file.write_text("# a remark, which changes nothing\n" + text)
     resume(stopped)
     assert_same(stopped, tiny)
+
+
+def test_a_run_of_an_earlier_version_goes_on(stopped, tiny):
+    """What could not be set when it was started has the value that changes nothing."""
+    file, facts_file = stopped / "settings.yaml", stopped / "state" / "facts.json"
+    values, facts = yaml.safe_load(file.read_text()), json.loads(facts_file.read_text())
+    assert facts["settings"] == fingerprint(values)
+    del values["schedule"]["max_batch"], values["machine"]["compile"]
+    file.write_text(yaml.safe_dump(values))
+    facts_file.write_text(json.dumps(facts | {"settings": fingerprint(values)}))
+    resume(stopped)
+    assert (stopped / "scores.csv").read_bytes() == (tiny / "scores.csv").read_bytes()
 
 
 @pytest.mark.parametrize("change", ["an image", "a label", "a row"])

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import filelock
 import yaml
@@ -136,7 +136,7 @@ class RunFolder:
             logs = {"scores.csv": [*SCORES, *metrics, *LOSSES], "payloads.csv": PAYLOADS}
             for log, columns in logs.items():
                 write_text(path / log, _csv_line({c: c for c in columns}, columns))
-            facts = {**facts, "settings": fingerprint(settings), "columns": logs}
+            facts = {**facts, "settings": fingerprint(as_dict(settings)), "columns": logs}
             write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
             write_text(path / "settings.yaml", to_yaml(settings))
         except (OSError, StateError) as error:
@@ -199,13 +199,13 @@ class RunFolder:
             values = yaml.safe_load((self.path / "settings.yaml").read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise StateError(f"{self.path / 'settings.yaml'} can't be read: {error}") from error
-        settings = from_dict(values, method) if isinstance(values, dict) else None
-        if settings is None or fingerprint(settings) != self.facts().get("settings"):
+        # Of the file, not of what is made of it: later versions have more settings.
+        if not isinstance(values, dict) or fingerprint(values) != self.facts().get("settings"):
             raise StateError(
                 f"{self.path / 'settings.yaml'} is not what this run was started with; put it back "
                 "as it was, or start another run with it by --config"
             )
-        return settings
+        return from_dict(values, method)
 
     def facts(self) -> dict[str, object]:
         """Read what :meth:`create` was told."""
@@ -345,9 +345,9 @@ class RunFolder:
         write_bytes(self.path / "results.json", text.encode())
 
 
-def fingerprint(settings: Settings) -> str:
-    """SHA-256 (hex) over all settings but the machine's."""
-    values = {name: value for name, value in as_dict(settings).items() if name != "machine"}
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over all settings but the machine's, as plain values."""
+    values = {name: value for name, value in settings.items() if name != "machine"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -52,7 +52,7 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the settings: who has another one has another run."""
-        return fingerprint(self.settings)
+        return fingerprint(as_dict(self.settings))
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain nested values."""
