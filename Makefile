@@ -18,8 +18,8 @@ test: $(VENV)/installed lint browser
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed
-	$(BIN)/ruff check src tests studies docs
-	$(BIN)/ruff format --check src tests studies docs
+	$(BIN)/ruff check src tests studies docs benchmarks
+	$(BIN)/ruff format --check src tests studies docs benchmarks
 	$(BIN)/mypy
 
 # The report's page is tested in a Chromium; without one, those tests say so and are skipped.
