@@ -340,7 +340,7 @@ class Client:
         parts = [site.part(split) for site in sites or self.data.sites]
         if self.method.statistics == "batch":
             batch_size = self.schedule.batch_size
-        batch_size = min(batch_size, self.schedule.max_batch or batch_size)
+        batch_size = self.schedule.at_once(batch_size)
         order = generator(self.seed, "evaluate", split)
         return batches(parts, batch_size, self.device, order=order)
 

@@ -168,7 +168,7 @@ def _client_on(
 ) -> Client:
     client = Client(settings.method, task, shape, settings.seed, device)
     if settings.machine.compile:
-        batch = min(client.schedule.batch_size, client.schedule.max_batch or 2**30)
+        batch = client.schedule.at_once(client.schedule.batch_size)
         seconds = compile_networks(client.models.values(), shape, batch, client.precision, device)
         report({"note": f"torch.compile took {seconds:.0f} s"})
     return client

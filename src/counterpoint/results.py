@@ -210,7 +210,7 @@ def _card(
         method.statistics,
         form=asdict(form),
         precision=method.schedule.precision,
-        batch_size=method.schedule.batch_size,
+        batch_size=method.schedule.at_once(method.schedule.batch_size),
         seed=settings.seed,
         method=method.name,
         round=round,

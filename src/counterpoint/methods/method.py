@@ -64,6 +64,14 @@ class Schedule:
         """
         return self.lr * self.lr_decay ** ((round - 1) // self.lr_decay_rounds)
 
+    def at_once(self, batch_size: int) -> int:
+        """Images of a batch that the device works on at a time.
+
+        >>> Schedule().at_once(64), Schedule(max_batch=8).at_once(64)
+        (64, 8)
+        """
+        return min(batch_size, self.max_batch or batch_size)
+
     @property
     def first_choice(self) -> int:
         """First round, counted from 1, whose model validation may choose.
