@@ -159,15 +159,14 @@ def test_what_is_no_run_is_said_to_be_none(command: str, tmp_path: Path) -> None
 
 def test_a_bug_is_called_one_and_shown_with_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     app = typer.Typer()
-    monkeypatch.setattr(common, "app", app)
     shown = Console(stderr=True, width=300)
     monkeypatch.setattr(common, "err", shown)
 
-    @common.command
     def divide() -> None:
         """Divide by zero."""
         print(1 / 0)
 
+    common.command(divide, app)
     done = CliRunner().invoke(app, [])
     assert done.exit_code == 1
     assert "ZeroDivisionError: division by zero. This is a bug of Counterpoint's" in done.stderr

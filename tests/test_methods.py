@@ -183,7 +183,7 @@ def test_own_method_by_file_and_by_object(tmp_path: Path) -> None:
 
 def test_the_method_of_the_readme(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    blocks = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
+    blocks = [part.partition("\n")[2].partition("```")[0] for part in readme.split("```python")]
     (own,) = [block for block in blocks if "METHOD = " in block]
     (tmp_path / "mine.py").write_text(own)
     result = run(tmp_path, f"{tmp_path}/mine.py:METHOD", {"rounds": 1, "local_epochs": 1})

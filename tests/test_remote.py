@@ -31,6 +31,15 @@ def small(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The desks of a loopback share this process; a site of its own sets its threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Loopback:
     """An engine without a network: every message goes through its bytes to the site's desk."""
 

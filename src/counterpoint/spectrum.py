@@ -232,4 +232,4 @@ def normalise_mean(images: Tensor, amplitude: Tensor) -> Tensor:
     sign = torch.where(mean < 0, -1.0, 1.0)
     shift = sign * (amplitude / pixels).view(-1, *[1] * len(space)) - mean
     # A row of pixels in the images' own layout: pixel by pixel, channels_last is slow to add to.
-    return images + torch.zeros_like(images[:, :, :1]).add_(shift)
+    return images + torch.zeros_like(images[:, :, :1], dtype=shift.dtype).add_(shift)

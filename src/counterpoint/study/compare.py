@@ -129,7 +129,7 @@ def apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Machine]:
     """Settings of the training, and those of the machine, which may change from call to call.
 
     >>> apart({"rounds": 2, "threads": 1})
-    ({'rounds': 2}, Machine(device='auto', workers=None, threads=1))
+    ({'rounds': 2}, Machine(device='auto', workers=None, threads=1, compile=False))
     """
     names = {field.name for field in fields(Machine)}
     names |= {f"machine.{name}" for name in names}

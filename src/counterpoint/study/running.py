@@ -49,9 +49,9 @@ def share_cores(runs: int, jobs: int | None, machine: Machine, cores: int) -> tu
     A GPU has one run at a time. Scores do not depend on it, but by rounding on ``threads``.
 
     >>> share_cores(runs=9, jobs=None, machine=Machine(device="cpu"), cores=4)
-    (4, Machine(device='cpu', workers=1, threads=1))
+    (4, Machine(device='cpu', workers=1, threads=1, compile=False))
     >>> share_cores(runs=2, jobs=None, machine=Machine(device="cpu", threads=2), cores=8)
-    (2, Machine(device='cpu', workers=2, threads=2))
+    (2, Machine(device='cpu', workers=2, threads=2, compile=False))
     """
     if choose_device(machine.device).type != "cpu":
         return jobs or 1, machine
