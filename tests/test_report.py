@@ -6,7 +6,6 @@ import html
 import json
 import re
 import shutil
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +24,6 @@ from counterpoint.cli import app
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.figures.palette import SERIES
 from counterpoint.report import page as pages
-from counterpoint.report.bootstrap import drawn_counts, interval, score_of
 from counterpoint.report.page import runs as study_runs
 from counterpoint.report.page.cases import worst_cases
 from counterpoint.report.page.cautions import cautions
@@ -33,7 +31,7 @@ from counterpoint.report.page.pictures import legend_of
 from counterpoint.report.page.runs import difference, read_study
 from counterpoint.report.page.summary import guess
 from counterpoint.report.page.words import megabytes, without_names
-from counterpoint.tasks import scored_by_chance
+from counterpoint.resampling import draw, drawn_runs, interval, score_of
 from tests.browser import Visit, chromium  # noqa: F401  (a fixture)
 from tests.running import SHORT, TINY
 
@@ -46,7 +44,7 @@ def _short() -> object:
     """Leave out what takes most time in a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api, "draw_figures", lambda result: None)
-        patch.setattr(exam, "scored_by_chance", partial(scored_by_chance, draws=30))
+        patch.setattr(exam, "DRAWS", 30)
         patch.setattr(study_runs, "DRAWS", 200)
         yield
 
@@ -120,31 +118,22 @@ def test_scores_of_drawn_cases_are_those_of_sklearn() -> None:
     cases = pd.DataFrame({"class": rng.choice(list("abc"), 40), "dice": rng.random(40)})
     cases["predicted"] = np.where(rng.random(40) < 0.6, cases["class"], "a")
     cases.loc[3, "dice"] = np.nan
-    counts = drawn_counts(cases, 5, seed=2)
+    counts = draw(40, 5, np.random.default_rng(2))
+    found = {metric: score_of(cases, metric)(counts) for metric in ("macro_f1", "accuracy", "dice")}
     for i, count in enumerate(counts):
         chosen = cases.loc[np.repeat(np.arange(40), count)]
         f1 = metrics.f1_score(chosen["class"], chosen["predicted"], average="macro")
         right = metrics.accuracy_score(chosen["class"], chosen["predicted"])
-        assert score_of(cases, counts, "macro_f1")[i] == pytest.approx(f1)
-        assert score_of(cases, counts, "accuracy")[i] == pytest.approx(right)
-        assert score_of(cases, counts, "dice")[i] == pytest.approx(chosen["dice"].mean())
-
-
-def test_patients_come_with_all_their_cases() -> None:
-    cases = pd.DataFrame({"group": [5, 5, 2, 5, 2, 9]})
-    counts = drawn_counts(cases, 50, seed=1)
-    assert (counts[:, 0] == counts[:, 1]).all()
-    assert (counts[:, 2] == counts[:, 4]).all()
-    per_patient = counts[:, [0, 2, 5]]
-    assert (per_patient.sum(1) == 3).all()
-    assert per_patient.std() > 0
+        assert found["macro_f1"][i] == pytest.approx(f1)
+        assert found["accuracy"][i] == pytest.approx(right)
+        assert found["dice"][i] == pytest.approx(chosen["dice"].mean())
 
 
 def test_an_interval_of_seeds_is_wider_where_seeds_disagree() -> None:
     draws = np.random.default_rng(1).normal(0, 0.01, 4000)
-    low, high = interval([draws, draws])
+    low, high = interval(drawn_runs([draws, draws]))
     assert high - low == pytest.approx(2 * 1.96 * 0.01 / np.sqrt(2), rel=0.1)
-    low, high = interval([draws - 1, draws + 1])
+    low, high = interval(drawn_runs([draws - 1, draws + 1]))
     assert low == pytest.approx(-1, abs=0.1)
     assert high == pytest.approx(1, abs=0.1)
 

@@ -14,8 +14,8 @@ from sklearn import metrics
 from torch.nn import functional as F
 
 from counterpoint.local.prototypes import aligned
-from counterpoint.tasks import Classification, Segmentation, make_task, scored_by_chance
-from counterpoint.tasks.classification import _area
+from counterpoint.resampling import drawn_scores, interval, weighted_auc, weighted_mean
+from counterpoint.tasks import Classification, Segmentation, make_task
 from counterpoint.tasks.distillation import kl_divergence
 from counterpoint.tasks.losses import LOSSES, inside
 
@@ -150,7 +150,7 @@ def test_slices_of_a_case_are_counted_together():
     assert two.scores()["dice"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-6)
     assert [(r["case"], r["dice"]) for r in two.by_case()] == [(7, 1.0), (8, 0.666667)]
     assert two.statistics()[0] == [7, 8]
-    assert two.statistics()[1]["dice"](np.array([1, 1])) == pytest.approx(2 / 3)
+    assert two.statistics()[1]["dice"](np.array([[0.0, 2.0]])) == pytest.approx(2 / 3)
 
 
 def hd95_by_hand(one, other):
@@ -310,10 +310,12 @@ tied = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_siz
 def test_area_is_that_of_sklearn_with_ties(rows):
     scores = np.array([value / 4 for value, _ in rows], dtype=np.float32)
     positive = np.array([positive for _, positive in rows])
+    score = weighted_auc(np.where(positive, 0, 1), scores[:, None])
+    (area,) = score(np.ones((1, len(rows))))
     if positive.all() or not positive.any():
-        assert math.isnan(_area(scores, positive))
+        assert math.isnan(area)
     else:
-        assert _area(scores, positive) == pytest.approx(metrics.roc_auc_score(positive, scores))
+        assert area == pytest.approx(metrics.roc_auc_score(positive, scores))
 
 
 @given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 13))
@@ -327,12 +329,13 @@ def test_classification_in_batches_of_any_size_and_as_statistics(seed, n, batch)
     assert scores == pytest.approx(task.scores(logits, labels), abs=0, nan_ok=True)
     cases, statistics = answers.statistics()
     assert cases == list(range(n))
-    again = {name: of(np.arange(n)) for name, of in statistics.items()}
+    again = {name: of(np.ones((1, n)))[0] for name, of in statistics.items()}
     assert again == pytest.approx({k: scores[k] for k in again}, abs=1e-6, nan_ok=True)
     chosen = np.random.default_rng(seed).integers(n, size=n)
     drawn_again = task.scores(logits[chosen], labels[chosen])
+    times = np.bincount(chosen, minlength=n)[None].astype(float)
     for name, of in statistics.items():
-        assert of(chosen) == pytest.approx(drawn_again[name], abs=1e-6, nan_ok=True)
+        assert of(times)[0] == pytest.approx(drawn_again[name], abs=1e-6, nan_ok=True)
 
 
 def covered(groups, spread, by, times=200):
@@ -342,7 +345,7 @@ def covered(groups, spread, by, times=200):
     for number in range(times):
         own = rng.normal(size=groups.max() + 1)[groups]
         values = own + spread * rng.normal(size=len(groups))
-        low, high = scored_by_chance(lambda i, v=values: v[i].mean(), by, number, draws=150)
+        low, high = interval(drawn_scores(weighted_mean(values), by, 150, number))
         hits += low <= 0 <= high
     return hits / times
 
@@ -360,37 +363,48 @@ def test_intervals_depend_on_the_seed_alone():
     values = np.random.default_rng(0).random(30)
     groups = np.arange(30)
 
-    def interval(seed, **options):
-        return scored_by_chance(lambda i: values[i].mean(), groups, seed, **options)
+    def chance(seed, level=0.95):
+        return interval(drawn_scores(weighted_mean(values), groups, 1000, seed), level)
 
-    assert interval(1) == interval(1) != interval(2)
-    low, high = interval(1)
-    inner = interval(1, level=0.5)
+    assert chance(1) == chance(1) != chance(2)
+    low, high = chance(1)
+    inner = chance(1, level=0.5)
     assert low < inner[0] < values.mean() < inner[1] < high
 
 
 def test_all_cases_of_a_patient_come_together():
     groups = np.array([5, 3, 5, 9, 3, 5])
     seen = []
-    scored_by_chance(lambda i: float(seen.append(i) or 0), groups, seed=1, draws=50)
-    for chosen in seen:
-        times = np.bincount(chosen, minlength=6)
+
+    def look(weights):
+        seen.extend(weights)
+        return weights[:, 0]
+
+    drawn_scores(look, groups, 250, seed=1)  # in several blocks
+    assert len(seen) == 250
+    for times in seen:
         assert times[0] == times[2] == times[5]
         assert times[1] == times[4]
         assert times[0] + times[1] + times[3] == 3  # as many patients as there are
-    assert len({tuple(np.bincount(chosen, minlength=6)) for chosen in seen}) > 5
+    assert len({tuple(times) for times in seen}) == 10  # all that there are of 3 in 3
     # one patient alone says nothing about chance
-    values = np.arange(4.0)
-    assert scored_by_chance(lambda i: values[i].mean(), np.zeros(4), seed=1) == (1.5, 1.5)
+    assert interval(drawn_scores(weighted_mean(np.arange(4.0)), np.zeros(4), 99, 1)) == (1.5, 1.5)
+
+
+def test_a_draw_is_as_many_patients_with_replacement():
+    """The same as drawing indices one draw after the other, and scoring the cases drawn."""
+    values, groups = np.random.default_rng(2).random(70), np.arange(70) // 2
+    rng, wanted = np.random.default_rng(3), []
+    for _ in range(205):
+        chosen = rng.integers(35, size=35)
+        wanted.append(np.concatenate([values[groups == one] for one in chosen]).mean())
+    found = drawn_scores(weighted_mean(values), groups, 205, seed=3)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 def test_draws_in_which_a_score_is_not_defined_are_left_out():
-    values = np.array([math.nan, 0.25, 0.75])
-
-    def first(chosen):
-        return values[chosen[0]]
-
-    low, high = scored_by_chance(first, np.arange(3), seed=1)
-    assert (low, high) == (0.25, 0.75)
-    nothing = scored_by_chance(lambda i: math.nan, np.arange(3), seed=1)
-    assert all(math.isnan(end) for end in nothing)
+    alone = weighted_mean([math.nan, 0.25])  # not defined where only the first is drawn
+    draws = drawn_scores(alone, [0, 1], 400, seed=1)
+    assert 0.15 < np.isnan(draws).mean() < 0.35
+    assert interval(draws) == (0.25, 0.25)
+    assert all(math.isnan(end) for end in interval(np.full(9, math.nan)))

@@ -9,10 +9,12 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
+from counterpoint import resampling
 from counterpoint.errors import SettingsError
 from counterpoint.local import Plain
 from counterpoint.methods import find_method, methods
-from counterpoint.study import paired
+from counterpoint.resampling import drawn_scores, weighted_mean
+from counterpoint.study import differences
 from counterpoint.study.budget import common_schedule, fitting_epochs, gradients_an_image
 from counterpoint.study.entry import Entry, folder_name, parse_entry, parse_vary, varied
 from counterpoint.study.plan import grown, open_study, over, plan
@@ -21,22 +23,22 @@ from counterpoint.study.scores import by_seed, over_seeds
 
 def test_holm_by_hand():
     # sorted .005 .01 .03 .04; times 4, 3, 2, 1: .02 .03 .06 .04; none below one before it
-    assert paired.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert paired.holm([0.9, 0.8]) == [1, 1]
-    assert paired.holm([]) == []
-    corrected = paired.holm([0.01, math.nan, 0.04])  # two were tested
+    assert resampling.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert resampling.holm([0.9, 0.8]) == [1, 1]
+    assert resampling.holm([]) == []
+    corrected = resampling.holm([0.01, math.nan, 0.04])  # two were tested
     assert corrected[0] == pytest.approx(0.02)
     assert math.isnan(corrected[1])
 
 
 def test_signed_rank_is_scipys_and_knows_nothing_of_no_difference():
     rng = np.random.default_rng(1)
-    differences = np.round(rng.normal(0.2, 1, 40), 1)  # with ties and zeros
-    assert (differences == 0).any()
-    assert paired.signed_rank(differences) == stats.wilcoxon(differences).pvalue
-    assert paired.signed_rank(np.zeros(8)) == 1
+    values = np.round(rng.normal(0.2, 1, 40), 1)  # with ties and zeros
+    assert (values == 0).any()
+    assert differences.signed_rank(values) == stats.wilcoxon(values).pvalue
+    assert differences.signed_rank(np.zeros(8)) == 1
     # all of 2^5 signs are as likely; two of them are as far out as all the same
-    assert paired.signed_rank(np.array([1.0, 2, 3, 4, 5])) == pytest.approx(2 / 2**5)
+    assert differences.signed_rank(np.array([1.0, 2, 3, 4, 5])) == pytest.approx(2 / 2**5)
 
 
 @pytest.fixture
@@ -52,21 +54,21 @@ def answers():
 def test_weighted_macro_f1_is_that_of_repeated_cases(answers):
     labels, probabilities, weights = answers
     predicted = probabilities.argmax(1)
-    found = paired.weighted_macro_f1(labels, predicted)(weights)
+    found = resampling.weighted_macro_f1(labels, predicted)(weights)
     for score, times in zip(found, weights.astype(int), strict=True):
         own, guess = np.repeat(labels, times), np.repeat(predicted, times)
         assert score == pytest.approx(metrics.f1_score(own, guess, average="macro"))
 
 
 def test_macro_f1_leaves_out_classes_that_nobody_has_or_names():
-    score = paired.weighted_macro_f1(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
+    score = resampling.weighted_macro_f1(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
     without = np.array([[1.0, 1.0, 1.0, 0.0]])  # no case of class 2 is drawn
     assert score(without) == pytest.approx(metrics.f1_score([0, 0, 1], [0, 1, 1], average="macro"))
 
 
 def test_weighted_auc_is_that_of_repeated_cases(answers):
     labels, probabilities, weights = answers
-    found = paired.weighted_auc(labels, probabilities)(weights)
+    found = resampling.weighted_auc(labels, probabilities)(weights)
     for score, times in zip(found, weights.astype(int), strict=True):
         own, guess = np.repeat(labels, times), np.repeat(probabilities, times, axis=0)
         areas = [metrics.roc_auc_score(own == c, guess[:, c]) for c in range(3) if (own == c).any()]
@@ -74,15 +76,14 @@ def test_weighted_auc_is_that_of_repeated_cases(answers):
 
 
 def test_weighted_auc_of_a_single_class_is_undefined():
-    score = paired.weighted_auc(np.array([0, 0]), np.array([[0.5, 0.5], [0.6, 0.4]]))
+    score = resampling.weighted_auc(np.array([0, 0]), np.array([[0.5, 0.5], [0.6, 0.4]]))
     assert np.isnan(score(np.ones((1, 2)))).all()
 
 
 def test_bootstrap_interval_has_the_width_that_is_known():
     """The mean of n values has the standard deviation s / sqrt(n), and 1.96 of it each side."""
     values = np.random.default_rng(5).normal(0.3, 1, 400)
-    times = paired.draw_units(400, draws=4000, seed=[1])
-    means = paired.drawn_scores(times, np.arange(400), paired.weighted_mean(values))
+    means = drawn_scores(weighted_mean(values), np.arange(400), 4000, seed=1)
     low, high = np.percentile(means, [2.5, 97.5])
     half = 1.96 * values.std() / 20
     assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
@@ -91,33 +92,40 @@ def test_bootstrap_interval_has_the_width_that_is_known():
 
 def test_more_images_of_the_same_patients_tell_nothing_more():
     values = np.random.default_rng(6).normal(size=50)
-    times = paired.draw_units(50, draws=500, seed=[2])
-    once = paired.drawn_scores(times, np.arange(50), paired.weighted_mean(values))
+    once = drawn_scores(weighted_mean(values), np.arange(50), 500, seed=2)
     units = np.repeat(np.arange(50), 9)
-    often = paired.drawn_scores(times, units, paired.weighted_mean(np.repeat(values, 9)))
+    often = drawn_scores(weighted_mean(np.repeat(values, 9)), units, 500, seed=2)
     assert often == pytest.approx(once)
+
+
+def test_patients_without_a_case_are_drawn_too():
+    """Draws of two models are the same patients, though one was not tested on all of them."""
+    everyone = np.array(["c", "a", "b", "d"])
+    some = drawn_scores(weighted_mean([0.0, 1.0]), ["d", "a"], 300, 5, among=everyone)
+    values = [math.nan, 1.0, math.nan, 0.0]
+    every = drawn_scores(weighted_mean(values), everyone, 300, 5)
+    assert np.isnan(some).any()
+    assert np.array_equal(some, every, equal_nan=True)
 
 
 def test_a_difference_that_every_case_has_is_certain():
     base = np.random.default_rng(7).normal(size=30)
-    times = paired.draw_units(30, draws=999, seed=[3])
     own, other = (
-        paired.drawn_scores(times, np.arange(30), paired.weighted_mean(values))
+        drawn_scores(weighted_mean(values), np.arange(30), 999, seed=3)
         for values in (base + 0.1, base)
     )
     assert own - other == pytest.approx(np.full(999, 0.1))
-    assert paired.two_sided(own - other) == pytest.approx(2 / 1000)
-    assert paired.two_sided(other - other) == 1
+    assert resampling.two_sided(own - other) == pytest.approx(2 / 1000)
+    assert resampling.two_sided(other - other) == 1
 
 
 def test_p_is_fair_where_there_is_nothing_to_find():
     """Of tests of equal methods, about a twentieth is below 0.05."""
     rng = np.random.default_rng(8)
-    times = paired.draw_units(60, draws=400, seed=[4])
     found = []
     for _ in range(400):
-        mean = paired.weighted_mean(rng.normal(size=60))
-        found.append(paired.two_sided(paired.drawn_scores(times, np.arange(60), mean)))
+        mean = weighted_mean(rng.normal(size=60))
+        found.append(resampling.two_sided(drawn_scores(mean, np.arange(60), 400, seed=4)))
     assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
 
 
@@ -132,7 +140,7 @@ def test_units_are_averaged_over_cases_and_seeds():
     )
     own = rows.assign(value=[0.9, 0.5, 0.7, 0.2])
     base = rows.assign(value=[0.8, 0.5, 0.5, math.nan])  # not defined at B
-    assert paired.unit_differences(own, base) == pytest.approx([(0.1 + 0 + 0.2) / 3])
+    assert differences.unit_differences(own, base) == pytest.approx([(0.1 + 0 + 0.2) / 3])
 
 
 def test_table_by_hand():

@@ -9,8 +9,11 @@ import numpy as np
 from counterpoint.client import Client, ClientData, Row, derive_seed
 from counterpoint.crew import Report
 from counterpoint.files import read_tensors
+from counterpoint.resampling import drawn_scores, interval
 from counterpoint.results import all_equal
-from counterpoint.tasks import scored_by_chance
+
+DRAWS = 1000
+"""Of patients, for an interval."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,9 @@ def score_test(client: Client, job: Exam, report: Report) -> list[Tested]:
         ]
         numbers, statistics = scorer.statistics()
         patients = np.array([patient[number] for number in numbers])
+        seeds = {n: derive_seed(job.seed, "interval", site.name, n) for n in statistics}
         intervals = {
-            name: _plain(
-                scored_by_chance(of, patients, derive_seed(job.seed, "interval", site.name, name))
-            )
+            name: _plain(interval(drawn_scores(of, patients, DRAWS, seeds[name])))
             for name, of in statistics.items()
         }
         results.append((row, cases, intervals))

@@ -1,28 +1,28 @@
-"""Every entry against the baseline, paired over the test cases that both were tested on."""
+"""Every entry against the baseline, paired over the test cases that both were tested on.
+
+What is tested is these models on other patients of the same sites. How much the training itself
+varies is another question, for which there are only as many answers as seeds.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import wilcoxon
 
-from counterpoint.study.paired import (
+from counterpoint.resampling import (
     Floats,
-    Weighted,
-    draw_units,
     drawn_scores,
     holm,
+    interval,
     nan_mean,
-    signed_rank,
+    score_of,
     two_sided,
-    unit_differences,
-    weighted_auc,
-    weighted_macro_f1,
-    weighted_mean,
 )
 from counterpoint.study.scores import LOWER_IS_BETTER, Finished
 
-DRAWS, SEED, LEVEL = 2000, 0, 0.95
+DRAWS, SEED = 2000, 0
 Run = tuple[str, int]
 """A finished run by entry and seed."""
 SIGNED_RANK, BOOTSTRAP = "Wilcoxon signed-rank", "paired bootstrap"
@@ -115,8 +115,7 @@ def tested(
     pairs = [((one.entry, seed), (one.baseline, seed)) for seed in one.seeds]
     own, base = (pd.concat([cases[pair[which]] for pair in pairs]) for which in (0, 1))
     draws = np.mean([drawn[entry] - drawn[baseline] for entry, baseline in pairs], axis=0)
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.nanpercentile(draws, [tail, 100 - tail])
+    low, high = interval(draws)
     ranked = metric in own
     if ranked:
         columns = ["seed", "site", "unit", "case", metric]
@@ -124,8 +123,8 @@ def tested(
         p = signed_rank(unit_differences(*values))
     return replace(
         one,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         test=SIGNED_RANK if ranked else BOOTSTRAP,
         p=p if ranked else two_sided(draws),
         units=len(own[["site", "unit"]].drop_duplicates()),
@@ -159,26 +158,35 @@ def drawn_means(cases: Mapping[Run, pd.DataFrame], metric: str) -> dict[Run, Flo
     everyone = pd.concat([rows[["site", "unit"]] for rows in cases.values()]).drop_duplicates()
     by_site: dict[Run, list[Floats]] = {run: [] for run in cases}
     for site, of_site in everyone.groupby("site"):
-        units = pd.Index(sorted(of_site["unit"]))
-        times = draw_units(len(units), DRAWS, [SEED, *str(site).encode()])
+        seed = [SEED, *str(site).encode()]
         for run, rows in cases.items():
             own = rows[rows["site"] == site]
-            numbers = np.asarray(units.get_indexer(own["unit"]), dtype=np.int64)
-            by_site[run].append(drawn_scores(times, numbers, score_of(own, metric)))
+            score = score_of(own, metric)
+            by_site[run].append(drawn_scores(score, own["unit"], DRAWS, seed, of_site["unit"]))
     return {run: nan_mean(np.stack(scores)) for run, scores in by_site.items()}
 
 
-def score_of(cases: pd.DataFrame, metric: str) -> Weighted:
-    """A score as a function of the weights of the cases."""
-    if metric in cases:
-        return weighted_mean(cases[metric].to_numpy(dtype=np.float64))
-    names = [column[2:] for column in map(str, cases) if column.startswith("p_")]
-    codes = {name: number for number, name in enumerate(names)}
-    labels, predicted = (
-        np.asarray(cases[column].map(codes), dtype=np.int64) for column in ("class", "predicted")
-    )
-    if metric == "accuracy":
-        return weighted_mean((labels == predicted).astype(np.float64))
-    if metric == "auc":
-        return weighted_auc(labels, cases[[f"p_{n}" for n in names]].to_numpy(dtype=np.float64))
-    return weighted_macro_f1(labels, predicted)
+def signed_rank(differences: Floats) -> float:
+    """Two-sided p-value of Wilcoxon's signed-rank test; 1 where nothing differs.
+
+    >>> signed_rank(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))  # 2 of 2^6 signs are as far out
+    0.03125
+    """
+    if not np.any(differences):
+        return 1.0
+    return float(wilcoxon(differences).pvalue)
+
+
+def unit_differences(entry: pd.DataFrame, baseline: pd.DataFrame) -> Floats:
+    """Differences of a score by patient: mean over the cases, and seeds, that both were tested on.
+
+    Both tables have the columns seed, site, unit, case and value.
+
+    >>> rows = pd.DataFrame({"seed": [1, 2], "site": "A", "unit": 7, "case": [7, 7]})
+    >>> unit_differences(rows.assign(value=[0.5, 0.75]), rows.assign(value=[0.25, 0.25]))
+    array([0.375])
+    """
+    keys = ["seed", "site", "unit", "case"]
+    both = entry.merge(baseline, on=keys, validate="one_to_one").dropna()
+    both["difference"] = both["value_x"] - both["value_y"]
+    return np.asarray(both.groupby(["site", "unit"])["difference"].mean(), dtype=np.float64)

@@ -3,7 +3,7 @@
 from counterpoint.errors import SettingsError
 from counterpoint.tasks.classification import Classification
 from counterpoint.tasks.losses import LOSSES, Loss
-from counterpoint.tasks.scoring import Scorer, Task, scored_by_chance
+from counterpoint.tasks.scoring import Scorer, Task
 from counterpoint.tasks.segmentation import Segmentation
 
 TASKS: dict[str, type[Task]] = {choice.kind: choice for choice in (Classification, Segmentation)}
@@ -38,5 +38,4 @@ __all__ = [
     "Segmentation",
     "Task",
     "make_task",
-    "scored_by_chance",
 ]

@@ -1,6 +1,5 @@
 """Image classification: cross-entropy, macro-F1, accuracy, one-vs-rest AUC."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from counterpoint.resampling import Score, weighted_auc, weighted_macro_f1, weighted_mean
 from counterpoint.tasks.distillation import kl_divergence
 from counterpoint.tasks.losses import balanced, cross_entropy
-from counterpoint.tasks.scoring import Indices, Statistic
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ class Answers:
     def scores(self) -> dict[str, float]:
         """Scores of all answers; see :meth:`Classification.scores`."""
         cases, statistics = self.statistics()
-        every = np.arange(len(cases))
-        scores = {name: of(every) for name, of in statistics.items()}
+        every = np.ones((1, len(cases)))
+        scores = {name: float(of(every)[0]) for name, of in statistics.items()}
         scores["loss"] = self.task.loss(torch.cat(self.logits), torch.cat(self.labels)).item()
         # what float32 knows, without the digits that it does not
         return {name: round(value, 7) for name, value in scores.items()}
@@ -117,44 +116,12 @@ class Answers:
             for case, label, p in rows
         ]
 
-    def statistics(self) -> tuple[Sequence[int], Mapping[str, Statistic]]:
-        """Macro-F1, accuracy and AUC as functions of indices into the images."""
-        labels = torch.cat(self.labels).numpy()
-        logits = torch.cat(self.logits)
+    def statistics(self) -> tuple[Sequence[int], Mapping[str, Score]]:
+        """Macro-F1, accuracy and AUC as functions of how often each image counts."""
+        labels, logits = torch.cat(self.labels).numpy(), torch.cat(self.logits)
         predicted, probabilities = logits.argmax(1).numpy(), logits.softmax(1).numpy()
-        k = self.task.outputs
-
-        def macro_f1(chosen: Indices) -> float:
-            table = np.bincount(labels[chosen] * k + predicted[chosen], minlength=k * k)
-            table = table.reshape(k, k)
-            both = table.sum(0) + table.sum(1)
-            return float(np.mean(2 * np.diag(table)[both > 0] / both[both > 0]))
-
-        def accuracy(chosen: Indices) -> float:
-            return float((labels[chosen] == predicted[chosen]).mean())
-
-        def auc(chosen: Indices) -> float:
-            areas = [_area(probabilities[chosen, c], labels[chosen] == c) for c in range(k)]
-            defined = [area for area in areas if not math.isnan(area)]
-            return sum(defined) / len(defined) if defined else math.nan
-
         return torch.cat(self.cases).tolist(), {
-            "macro_f1": macro_f1,
-            "accuracy": accuracy,
-            "auc": auc,
+            "macro_f1": weighted_macro_f1(labels, predicted),
+            "accuracy": weighted_mean(labels == predicted),
+            "auc": weighted_auc(labels, probabilities),
         }
-
-
-def _area(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> float:
-    """Area under the ROC curve by ranks (Mann-Whitney); ties count half.
-
-    >>> _area(np.array([0.1, 0.4, 0.35, 0.8], dtype=np.float32), np.array([0, 0, 1, 1]) > 0)
-    0.75
-    """
-    n = int(positive.sum())
-    if n in (0, len(positive)):
-        return math.nan
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    below = ranks[inverse][positive].sum() - n * (n + 1) / 2
-    return float(below / (n * (len(positive) - n)))

@@ -1,4 +1,4 @@
-"""What a task is to the rest of the house, and intervals for its scores."""
+"""What a task is to the rest of the house."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Protocol, Self
@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-Indices = npt.NDArray[np.int64]
-Statistic = Callable[[Indices], float]
+from counterpoint.resampling import Score
 
 
 class Task(Protocol):
@@ -75,41 +74,6 @@ class Scorer(Protocol):
         """A row a case: what was predicted, or how well."""
         ...
 
-    def statistics(self) -> tuple[Sequence[int], Mapping[str, Statistic]]:
-        """The cases in order, and each score as a function of indices into them."""
+    def statistics(self) -> tuple[Sequence[int], Mapping[str, Score]]:
+        """The cases in order, and each score as a function of how often each of them counts."""
         ...
-
-
-def scored_by_chance(
-    statistic: Statistic,
-    groups: npt.NDArray[np.int64],
-    seed: int,
-    draws: int = 1000,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Bootstrap interval of a score: patients are drawn with replacement, all their cases come.
-
-    Args:
-        statistic: the score of the cases at some indices, which may repeat.
-        groups: (n,) the patient of every case.
-        seed: of the draws.
-        draws: how many.
-        level: share of the draws that the interval holds.
-
-    >>> values = np.array([0.0, 1.0] * 50)
-    >>> low, high = scored_by_chance(lambda i: values[i].mean(), np.arange(100), seed=1)
-    >>> 0.38 < low < 0.45 and 0.55 < high < 0.62
-    True
-    """
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    found = []
-    for _ in range(draws):
-        chosen = rng.integers(len(members), size=len(members))
-        found.append(statistic(np.concatenate([members[i] for i in chosen])))
-    tail = 100 * (1 - level) / 2
-    finite = np.array(found)[np.isfinite(found)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.percentile(finite, [tail, 100 - tail])
-    return float(low), float(high)

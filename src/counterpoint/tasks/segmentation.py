@@ -1,6 +1,5 @@
 """Segmentation of images and volumes: Dice and its relatives, case by case."""
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from counterpoint.resampling import Score, weighted_mean
 from counterpoint.tasks.distillation import kl_divergence
 from counterpoint.tasks.losses import joint
-from counterpoint.tasks.scoring import Indices, Statistic
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,8 @@ class Overlaps:
 
     def scores(self) -> dict[str, float]:
         """Means over the cases, and the loss."""
-        every = np.arange(len(self.counts))
-        values = {name: of(every) for name, of in self.statistics()[1].items()}
+        every = np.ones((1, len(self.counts)))
+        values = {name: float(of(every)[0]) for name, of in self.statistics()[1].items()}
         return {n: round(v, 7) for n, v in (values | {"loss": self.loss / self.images}).items()}
 
     def by_case(self) -> list[dict[str, float | int | str]]:
@@ -125,18 +124,10 @@ class Overlaps:
             rows.append({"case": case, **{n: round(float(of[i]), 6) for n, of in table.items()}})
         return rows
 
-    def statistics(self) -> tuple[Sequence[int], Mapping[str, Statistic]]:
-        """Each score's mean as a function of indices into the cases."""
+    def statistics(self) -> tuple[Sequence[int], Mapping[str, Score]]:
+        """Each score's mean as a function of how often each case counts."""
         cases, table = self._table()
-
-        def mean_of(values: npt.NDArray[np.float64]) -> Statistic:
-            def mean(chosen: Indices) -> float:
-                defined = values[chosen][~np.isnan(values[chosen])]
-                return float(defined.mean()) if len(defined) else math.nan
-
-            return mean
-
-        return cases, {name: mean_of(values) for name, values in table.items()}
+        return cases, {name: weighted_mean(values) for name, values in table.items()}
 
     def _table(self) -> tuple[list[int], dict[str, npt.NDArray[np.float64]]]:
         """Cases in order, and each score of each case (NaN where it is not defined)."""

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.report.bootstrap import Draws, drawn_counts, interval, score_of
+from counterpoint.resampling import Floats, drawn_runs, drawn_scores, interval, score_of
 from counterpoint.results import Result, read_log, runs_in
 from counterpoint.settings import flatten
 
@@ -56,7 +56,7 @@ class Run:
     def __init__(self, result: Result) -> None:
         self.result, self.path = result, result.path
         self.values = result.results
-        self._drawn: dict[tuple[str, str], Draws] = {}
+        self._drawn: dict[tuple[str, str], Floats] = {}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -92,12 +92,13 @@ class Run:
         """A site's test cases, in their order."""
         return self._by_site[site]
 
-    def drawn_scores(self, site: str, metric: str) -> Draws:
+    def drawn_scores(self, site: str, metric: str) -> Floats:
         """A site's score in each draw of its test cases; the same draws in runs of one seed."""
         if (site, metric) not in self._drawn:
             cases = self.cases_of(site)
-            counts = drawn_counts(cases, DRAWS, self.seed)
-            self._drawn[site, metric] = score_of(cases, counts, metric)
+            patients = cases.get("group", cases.index)
+            score = score_of(cases, metric)
+            self._drawn[site, metric] = drawn_scores(score, patients, DRAWS, self.seed)
         return self._drawn[site, metric]
 
 
@@ -127,7 +128,7 @@ class Arm:
             return Estimate(float("nan"))
         ends = self.first.values["intervals"][site].get(metric)
         if len(self.runs) > 1:
-            ends = interval([run.drawn_scores(site, metric) for run in self.runs])
+            ends = interval(drawn_runs([run.drawn_scores(site, metric) for run in self.runs]))
         if ends is None or None in ends:
             return Estimate(sum(found) / len(found))
         return Estimate(sum(found) / len(found), *ends)
@@ -158,7 +159,7 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
         return Estimate(mean)
     draws = [one.drawn_scores(site, metric) - two.drawn_scores(site, metric) for one, two in pairs]
     cases = min(len(run.cases_of(site)) for run, _ in pairs)
-    return Estimate(mean, *interval(draws), cases=cases)
+    return Estimate(mean, *interval(drawn_runs(draws)), cases=cases)
 
 
 def same_cases(one: Run, two: Run, site: str) -> bool:

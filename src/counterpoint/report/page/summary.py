@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 
-from counterpoint.report.bootstrap import score_of
 from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
 from counterpoint.report.page.runs import FEW, Arm, Estimate, Study, difference
 from counterpoint.report.page.words import (
@@ -18,6 +17,7 @@ from counterpoint.report.page.words import (
     unit_of,
 )
 from counterpoint.report.words import number
+from counterpoint.resampling import score_of
 
 SCORES = {
     "macro_f1": "The score is macro-F1: for each class, how many of its images are found and how "
@@ -93,7 +93,7 @@ def guess(cases: pd.DataFrame) -> float:
     """
     usual = cases["class"].mode().iloc[0]
     always = cases.assign(predicted=usual)
-    return float(score_of(always, np.ones((1, len(cases)), dtype=np.int64), "macro_f1")[0])
+    return float(score_of(always, "macro_f1")(np.ones((1, len(cases))))[0])
 
 
 def _verdict(study: Study, local: Arm, joined: Arm) -> str:
