@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from counterpoint import api, exam, run, write_report
 from counterpoint.cli import app
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.figures.palette import SERIES
+from counterpoint.figures.style import SERIES
 from counterpoint.report import page as pages
 from counterpoint.report.page import runs as study_runs
 from counterpoint.report.page.cases import worst_cases

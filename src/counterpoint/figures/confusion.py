@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from counterpoint.figures.palette import LINE, colour, short
+from counterpoint.figures.style import LINE, colour, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Confusion:
 
 def draw_confusion(axes: Axes, table: Confusion) -> None:
     """Cells with the share of their row in percent, and the count below it."""
-    names = [short(name, 24) for name in table.classes]
+    names = [plain(name, 24, lines=1) for name in table.classes]
     broken = [fill(name, 11) for name in names]
     places = range(len(names))
     for row in places:

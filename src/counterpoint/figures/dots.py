@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from counterpoint.figures.gather import Run, over_seeds
-from counterpoint.figures.style import PAGE, axis_name, legend, look, pen, plain, scale_of
+from counterpoint.figures.style import INK, PAGE, axis_name, legend, look, pen, plain, scale_of
 
 MEAN = "mean over sites"
 
@@ -68,7 +68,7 @@ def draw(numbers: pd.DataFrame) -> Figure:
 def _dot(sites: list[str], site: str, held_out: set[str]) -> dict[str, Any]:
     """How a site's dot looks; an empty name is that of the mean."""
     if not site:
-        return {"color": "black", "marker": "D", "markersize": 5, "linestyle": ""}
+        return {"color": INK, "marker": "d", "markersize": 5, "linestyle": ""}
     face = "white" if site in held_out else None
     return pen(sites.index(site)) | {"linestyle": "", "markerfacecolor": face}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from counterpoint.figures.palette import INK, colour, mark, short
+from counterpoint.figures.style import INK, colour, mark, plain
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def draw_gains(axes: Axes, gains: Sequence[Gain], unit: str) -> None:
             markersize=7,
             gid=f"mark-{i}-points",
         )
-    axes.set_yticks(range(len(gains)), [short(gain.label, 24) for gain in gains])
+    axes.set_yticks(range(len(gains)), [plain(gain.label, 24, lines=1) for gain in gains])
     axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"difference to training alone ({unit})")

@@ -14,18 +14,18 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from counterpoint.figures.style import PAGE, legend, look, panels, pen, plain
+from counterpoint.figures.style import PAGE, colour, legend, look, panels, pen, plain
 from counterpoint.landscape.numbers import GLOBAL
 from counterpoint.landscape.numbers import numbers as numbers
 
 STEPS, COLOURS = 14, "cividis"
 STAR: dict[str, Any] = {
     "marker": "*",
-    "color": "#D55E00",
+    "color": colour(2),
     "markeredgecolor": "white",
     "markersize": 9,
 }
-OWN: dict[str, Any] = {"marker": "o", "color": "#E69F00", "markeredgecolor": "black"}
+OWN: dict[str, Any] = {"marker": "o", "color": colour(2), "markeredgecolor": "black"}
 OTHER = OWN | {"color": "white"}
 MARKS = {
     "global optimum": STAR,

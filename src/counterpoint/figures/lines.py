@@ -7,7 +7,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from counterpoint.figures.palette import colour, mark
+from counterpoint.figures.style import colour, mark, plain
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,13 @@ def draw_lines(axes: Axes, lines: Sequence[Line], xlabel: str, ylabel: str) -> N
                 gid=f"mark-{i}",
             )
         axes.plot(
-            line.x, line.y, line.dash, color=hue, linewidth=1.6, label=line.label, gid=f"mark-{i}"
+            line.x,
+            line.y,
+            line.dash,
+            color=hue,
+            linewidth=1.6,
+            label=plain(line.label),
+            gid=f"mark-{i}",
         )
         axes.plot(
             [line.x[at] for at in line.marked],

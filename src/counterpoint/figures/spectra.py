@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from counterpoint.figures.palette import colour
+from counterpoint.figures.style import colour, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def draw_spectra(axes: Axes, spectra: Sequence[Spectrum]) -> None:
             one.values,
             color=colour(one.number),
             linewidth=1.6,
-            label=one.label,
+            label=plain(one.label),
             gid=f"mark-{i}",
         )
         at = slice(0, None, max(1, len(one.values) // 16))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from counterpoint.figures.palette import colour, short
+from counterpoint.figures.style import colour, plain
 
 STAGES = {"recover": 2, "exchange": 5, "sublimate": 1}
 """The stages, and which colour each has."""
@@ -43,7 +43,7 @@ def draw_stages(axes: Axes, rows: Mapping[str, Sequence[Stretch]], legend: bool 
                 middle = stretch.start + width / 2
                 axes.text(middle, place, stretch.stage[:1].upper(), ha="center", va="center")
             number += 1
-    axes.set_yticks(range(len(rows)), [short(name) for name in rows])
+    axes.set_yticks(range(len(rows)), [plain(name, 20, lines=1) for name in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,12 +1,13 @@
-"""How all figures look: readable in print at column width, and for colour-blind readers.
+"""How all figures look: in print at column width, and on the report's page.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), without yellow, which is lost on
-white paper. Lines differ by marker and dash as well, for a grey printer. Text stays text in SVG
-and PDF, so that it can be searched and edited.
+Each colour has a contrast of 3:1 or more on white, and goes with a mark of its own shape and, once
+colours come again, a dash, so that nothing is told by colour alone. Text stays text in SVG and PDF,
+so that it can be searched and edited.
 """
 
 import math
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -19,75 +20,127 @@ from counterpoint.report.words import heading
 COLUMN, PAGE = 3.5, 7.2
 """Widths in inches: one column, and both columns of a printed page."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^vPX*"
+SERIES = (
+    "#4d4d55",
+    "#0072b2",
+    "#d55e00",
+    "#008a64",
+    "#b0508a",
+    "#8a6c00",
+    "#6a5acd",
+    "#2b94b0",
+)
+"""Colours after Okabe and Ito (2008), darkened for white; grey is what others are measured by."""
+
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
+INK, MUTED, LINE = "#1d2026", "#5b616e", "#d5d8de"
 _INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Arial Unicode MS", "Noto Sans")
 """The first comes with matplotlib; what it lacks is taken from the others, if they are here."""
 
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
+COMMON: dict[Any, Any] = {
     "font.family": [*(name for name in FONTS if name in _INSTALLED), "sans-serif"],
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "axes.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,  # a site may have $ in its name
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
+    "grid.color": LINE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "text.parse_math": False,  # a site may have $ in its name
     "svg.fonttype": "none",
     "svg.hashsalt": "counterpoint",
     "pdf.fonttype": 42,
 }
+PRINT = COMMON | {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+}
+SCREEN = COMMON | {
+    "font.size": 11.5,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "grid.linewidth": 0.7,
+}
 
-look = mpl.rc_context(STYLE)
-"""Decorator, and context, of everything that draws or saves."""
+look = mpl.rc_context(PRINT)
+"""Decorator, and context, of everything that draws for print or saves."""
+
+
+def colour(number: int) -> str:
+    """The colour of a series, from 0; after eight they come again.
+
+    >>> colour(1) == colour(9)
+    True
+    """
+    return SERIES[number % len(SERIES)]
+
+
+def mark(number: int) -> str:
+    """The mark of a series: shapes shift when the colours come again.
+
+    >>> mark(1) == mark(9)
+    False
+    """
+    return MARKS[(number + number // len(SERIES)) % len(MARKS)]
 
 
 def pen(number: int) -> dict[str, Any]:
-    """Colour, dash and marker of a figure's n-th line, from 0; they come again after 28.
+    """Colour, dash and marker of a figure's n-th line, from 0: grey is left for the eighth.
 
-    >>> pen(0)["color"] == pen(7)["color"], pen(0) == pen(7)
+    >>> pen(0)["color"] == pen(8)["color"], pen(0) == pen(8)
     (True, False)
     """
-    turn, place = divmod(number, len(COLOURS))
-    marker = MARKERS[(place + turn) % len(MARKERS)]
-    return {"color": COLOURS[place], "linestyle": DASHES[turn % len(DASHES)], "marker": marker}
+    dash = DASHES[number // len(SERIES) % len(DASHES)]
+    return {"color": colour(number + 1), "linestyle": dash, "marker": mark(number + 1)}
 
 
-def plain(name: object, width: int = 32) -> str:
+def plain(name: object, width: int = 32, lines: int = 3) -> str:
     """A name as matplotlib draws it: long ones in lines, and none hidden for its underscore.
 
     >>> plain("_A"), plain("St. Mary's Hospital, Department of Dermatology", width=20)
     (' _A', "St. Mary's Hospital,\\nDepartment of\\nDermatology")
+    >>> plain("a very long name of a hospital", width=12, lines=1)
+    'a very long…'
     """
-    lines = textwrap.wrap(str(name), width) or [""]
-    if len(lines) > 3:
-        lines = [*lines[:2], f"{lines[2][: width - 1]}…"]
-    shown = "\n".join(lines)
-    return f" {shown}" if shown.startswith("_") else shown
+    shown = textwrap.wrap(str(name), width) or [""]
+    if len(shown) > lines:
+        shown = [*shown[: lines - 1], f"{shown[lines - 1][: width - 1]}…"]
+    text = "\n".join(shown)
+    return f" {text}" if text.startswith("_") else text
 
 
 def panels(
-    count: int, columns: int, width: float = PAGE, height: float = 1.9, **shared: Any
+    count: int,
+    columns: int,
+    width: float = PAGE,
+    height: float = 1.9,
+    room: float = 0.6,
+    **shared: Any,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels, in rows of up to ``columns``; ``height`` is that of a row.
 
-    Below them there is room for a legend.
+    Below them there is ``room`` for a legend.
     """
     columns = min(count, columns)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width, height * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(width, height * rows + room), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, **shared)
     every = list(grid.flat)
     for left_over in every[count:]:
@@ -97,15 +150,19 @@ def panels(
     return figure, every[:count]
 
 
-def legend(figure: Figure, handles: list[Any]) -> None:
-    """One legend for all panels, below them, in as many columns as its words leave room for."""
-    labels = [str(handle.get_label()) for handle in handles]
-    if not handles:
+def legend(figure: Figure, handles: Iterable[Any]) -> None:
+    """One legend for all panels, below them, in as many columns as its words leave room for.
+
+    What several panels have in common is named once.
+    """
+    named = {str(handle.get_label()): handle for handle in handles}
+    if not named:
         return
-    longest = max(len(line) for label in labels for line in label.split("\n"))
-    room = int(figure.get_figwidth() * 17)  # characters of the legend's size, about
-    columns = max(1, min(len(handles), room // (longest + 7)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    longest = max(len(line) for label in named for line in label.split("\n"))
+    size = font_manager.FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
+    room = int(figure.get_figwidth() * 119 / size)  # characters, about
+    columns = max(1, min(len(named), room // (longest + 7)))
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
 
 
 def scale_of(metric: str) -> float:

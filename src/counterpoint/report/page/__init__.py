@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from counterpoint.errors import SettingsError
-from counterpoint.figures.palette import SERIES
 from counterpoint.figures.save import save
+from counterpoint.figures.style import SERIES
 from counterpoint.files import write_text
 from counterpoint.report.page.blocks import Block, Details, Pictures, Section
 from counterpoint.report.page.cases import cases

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from counterpoint.figures.palette import panelled
+from counterpoint.figures.style import SCREEN, legend, panels, plain
 from counterpoint.report.page.blocks import Entry, Picture, Pictures, Table
 from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.svg import Mark, to_svg
@@ -52,8 +54,30 @@ def pictures(
         svg = to_svg(figure, ident, words(title, data), marks(title, data))
         text = words(title, data)
         made.append(Picture(ident, title, svg, text, table(title, data) if table else None))
-    whole = partial(panelled, panels, file_draw or draw, size, legend=bool(legend))
+    whole = partial(panelled, panels, file_draw or draw, size, named=bool(legend))
     return Pictures(made, legend, key, name=name, whole=whole, small=small)
+
+
+@mpl.rc_context(SCREEN)
+def panelled(
+    data: Mapping[str, Data],
+    draw: Callable[[Axes, Data], None],
+    size: tuple[float, float] = (5.2, 3.2),
+    titles: bool = True,
+    named: bool = False,
+) -> Figure:
+    """A figure with a panel of some size for each name, up to three side by side.
+
+    ``named`` puts a legend below them, of what they have in common.
+    """
+    columns = min(len(data), 2 if len(data) == 4 else 3)
+    figure, every = panels(len(data), columns, size[0] * columns, size[1], room=0.6 * named)
+    for axes, (name, of_panel) in zip(every, data.items(), strict=True):
+        draw(axes, of_panel)
+        axes.set_title(plain(name, 40, lines=1) if titles else "")
+    if named:
+        legend(figure, [handle for axes in every for handle in axes.get_legend_handles_labels()[0]])
+    return figure
 
 
 def legend_of(study: Study) -> list[Entry]:

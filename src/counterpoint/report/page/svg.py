@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from counterpoint.figures.palette import INK, LINE, MUTED, SERIES, styled
 from counterpoint.figures.save import drawn
+from counterpoint.figures.style import INK, LINE, MUTED, SERIES
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -37,8 +36,7 @@ def to_svg(figure: Figure, name: str, words: str, marks: Sequence[Mark] = ()) ->
         words: what the figure shows, for those who can't see it.
         marks: for each number in those ids.
     """
-    with styled(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        root = ElementTree.fromstring(drawn(figure, "svg"))
+    root = ElementTree.fromstring(drawn(figure, "svg"))
     for unwanted in root.findall(f"{_SVG}metadata"):
         root.remove(unwanted)
     used = _used_ids(root)
