@@ -277,7 +277,7 @@ def main() -> None:
     """FedAvg and PRR-FL, classification and segmentation."""
     logging.disable()
     chosen = arguments(__doc__)
-    rows, size = [], 64 if chosen.quick else 128
+    rows, size = [], 32 if chosen.quick else 128
     for task, model in (("classification", "slim VGG16"), ("segmentation", "U-Net")):
         for method in ("fedavg", "prrfl"):
             options = {
@@ -291,7 +291,7 @@ def main() -> None:
                 "workers": 1,
                 "threads": chosen.threads,
             }
-            found = measure(method, options, 2 if chosen.quick else 7)
+            found = measure(method, options, 1 if chosen.quick else 7)
             print(method, task, found)
             rows.append([f"{method}, {model} {size}x{size}", *found, "at most 1.03"])
     head = [

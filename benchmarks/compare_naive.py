@@ -45,7 +45,7 @@ def subset(root: Path, images: int | None, to: Path) -> None:
     for labels in sorted(root.glob("*/labels.csv")):
         rows = pd.read_csv(labels, dtype=str)
         rows = rows[rows["prrfl_client"].notna()]
-        kept = 1.0 if images is None else images / len(rows)
+        kept = 1.0 if images is None else images / max(1, len(rows))
         for (site, part, label), some in rows.groupby(
             ["prrfl_client", "prrfl_split", "prrfl_label"]
         ):

@@ -87,14 +87,11 @@ def decoding(root: Path, images: int | None) -> list[list[object]]:
                 rows = rows.sample(images // 5, random_state=1)
             paths = [str(labels.parent / name) for name in rows["image"]]
             group = rows["lesion_id"].fillna(rows["image_id"])
-            frames.append(
-                pd.DataFrame(
-                    {"site": labels.parent.name, "image": paths, "label": rows["dx"]}
-                ).assign(group=group)
-            )
+            # what is decoded does not depend on the labels, so any do
+            labelled = ["one" if number % 2 else "other" for number in range(len(rows))]
+            site = {"site": labels.parent.name, "image": paths, "label": labelled}
+            frames.append(pd.DataFrame(site).assign(group=group.to_numpy()))
         listed = pd.concat(frames)
-        common = listed.groupby("label")["site"].nunique().idxmax()
-        listed["label"] = (listed["label"] == common).map({True: str(common), False: "other"})
         listed.to_csv(f"{folder}/table.csv", index=False)
         found = []
         for what in ("read and decode", "again"):

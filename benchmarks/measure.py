@@ -84,7 +84,7 @@ def machine() -> str:
     )
 
 
-STARTED_ON = machine()
+STARTED_ON, STARTED_WITH = machine(), os.getloadavg()[0]
 
 
 def write(name: str, title: str, text: str) -> None:
@@ -93,6 +93,8 @@ def write(name: str, title: str, text: str) -> None:
     module = ".".join(script.relative_to(RESULTS.parents[1]).with_suffix("").parts)
     command = " ".join(["python -m", module, *sys.argv[1:]])
     load = f"; load at the end {os.getloadavg()[0]:.1f}"
+    if max(STARTED_WITH, os.getloadavg()[0]) > 1.5 * (os.cpu_count() or 1):
+        load += "\n\n**Measured under load: other processes had most of the processor.**"
     page = f"# {title}\n\n`{command}`\n\n{STARTED_ON}{load}\n\n{text.strip()}\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
