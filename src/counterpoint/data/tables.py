@@ -93,7 +93,10 @@ def require_values(path: Path, column: pd.Series) -> None:
     """Raise DataError, naming the first line, if a column has an empty value."""
     for line, value in column.items():
         if not value:
-            raise DataError(f"{path}, line {line}: no value in column '{column.name}'; fill it in")
+            raise DataError(
+                f"{path}, line {line}: no value in column '{column.name}'; fill it in (NA, N/A, "
+                "nan and null count as none)"
+            )
 
 
 def split_names(path: Path, column: pd.Series) -> list[str]:
