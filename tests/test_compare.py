@@ -290,6 +290,8 @@ def test_the_command_prints_what_is_there(copied):
         (["--baseline", "fedbn"], "no finished run"),
         (["--metric", "dice"], "there are macro_f1"),
         (["--rounds", "3"], "settings change nothing"),
+        (["fedavg", "--baseline", "fedbn"], "no finished run"),
+        (["fedavg", "--metric", "dice"], "there are macro_f1"),
         (["fedavg", "--budget", "money"], "unknown budget 'money'"),
         (["fedavg", "--rounds", "9"], "was begun with"),
         (["fedavg", "--seeds", "few"], "write how many"),

@@ -13,7 +13,7 @@ from counterpoint.errors import SettingsError
 from counterpoint.settings import Machine, flatten
 from counterpoint.study.budget import Budget
 from counterpoint.study.entry import Entry, parse_entry, varied
-from counterpoint.study.findings import Findings, find, study_in
+from counterpoint.study.findings import Findings, find, require_known, study_in
 from counterpoint.study.plan import FILE, Planned, Study, grown, open_study, plan
 from counterpoint.study.running import Tell, held, run_missing, share_cores
 from counterpoint.study.writers import write
@@ -83,6 +83,7 @@ def compare(
     listed = varied(listed, vary or {})
     numbers = range(1, seeds + 1) if isinstance(seeds, int) else seeds
     study = study_asked_for(out, data, listed, numbers, lasting, budget)
+    require_known(study, metric, baseline)
     with held(study):
         study.save()
         if runs := [run for run in study.runs() if not run.finished]:

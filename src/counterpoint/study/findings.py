@@ -14,6 +14,7 @@ from counterpoint.study.differences import BOOTSTRAP, DRAWS, SEED, Difference, d
 from counterpoint.study.entry import Entry, parse_entry
 from counterpoint.study.plan import FILE, Study, open_study
 from counterpoint.study.scores import BUDGET, MEAN, Finished, by_seed, over_seeds, tidy
+from counterpoint.tasks import make_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,9 +204,22 @@ def known_baseline(baseline: str | None, labels: Sequence[str]) -> str:
     if label not in there:
         hint = nearest(baseline, there)
         raise SettingsError(
-            f"baseline '{baseline}' has no finished run{hint}; there are {', '.join(there)}"
+            f"baseline '{baseline}' is no entry, or has no finished run{hint}; there are "
+            f"{', '.join(there)}"
         )
     return label
+
+
+def require_known(study: Study, metric: str | None, baseline: str | None) -> None:
+    """Refuse a metric or a baseline that no run will have: before hours of training, not after.
+
+    Raises:
+        SettingsError: naming what there is.
+    """
+    known_baseline(baseline, [entry.label for entry in study.entries.values()])
+    of_a_class = study.task == "segmentation" and str(metric).startswith("dice_")
+    if metric and not of_a_class:  # names of classes are known when the data are read
+        known_metric(metric, [*make_task(study.task, ("", "")).metrics, "loss"])
 
 
 def about_seeds(runs: Sequence[Finished]) -> list[str]:
