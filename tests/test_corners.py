@@ -11,6 +11,7 @@ from torch import nn
 import counterpoint
 from counterpoint.data import write_phantom
 from counterpoint.errors import DataError, SettingsError, StateError, TrainingError
+from counterpoint.results import runs_in
 from counterpoint.statistics import recalibrate
 
 SHORT = {
@@ -292,3 +293,31 @@ def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", broken)
     with pytest.raises(SettingsError, match=r"torch.compile fails.*compile=true"):
         counterpoint.run("fedavg", "phantom", out=tmp_path / "run", compile=True, **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"method": "lo', "can't be read: Unterminated string"),
+        ("[1]", "can't be read"),
+        ("{}", "lacks method, data, task"),
+    ],
+)
+def test_results_that_are_damaged_are_said_in_words(
+    tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(StateError, match=f"{words}.*remove it, and `counterpoint resume"):
+        _ = counterpoint.Result(tmp_path).table
+    (tmp_path / "test_cases.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(StateError, match="has no column 'site'"):
+        _ = counterpoint.Result(tmp_path).cases
+
+
+def test_of_a_folder_with_stopped_runs_one_is_named_to_go_on_with(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"holds none$"):
+        runs_in(tmp_path)
+    (tmp_path / "fedavg-1").mkdir()
+    (tmp_path / "fedavg-1" / "settings.yaml").touch()
+    with pytest.raises(StateError, match=r"holds none; go on .* resume .*fedavg-1`$"):
+        runs_in(tmp_path)

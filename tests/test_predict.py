@@ -498,10 +498,12 @@ def test_bad_images_are_named(masks, tmp_path):
 
 def test_the_wrong_model(answers, masks, tmp_path):
     image = test_rows(masks)["west"]["image"].iloc[0]
-    with pytest.raises(StateError, match=r"no global model; it has east, west.*--site"):
+    with pytest.raises(SettingsError, match=r"no global model; it has east, west.*--site"):
         counterpoint.predict(answers, image)
-    with pytest.raises(StateError, match="'weste'; did you mean 'west'"):
+    with pytest.raises(SettingsError, match="'weste'; did you mean 'west'"):
         counterpoint.predict(answers, image, site="weste")
+    with pytest.raises(SettingsError, match=r"no model of site 'global'; it has .* and a global"):
+        counterpoint.predict(masks, image, site="global")
     with pytest.raises(SettingsError, match="no site to choose"):
         counterpoint.predict(masks / "models" / "global.safetensors", image, site="west")
     with pytest.raises(StateError, match="is not there"):

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from counterpoint.data.site import Form
-from counterpoint.errors import StateError, nearest
+from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.files import read_tensors, write_tensors
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
@@ -22,6 +22,9 @@ from counterpoint.tasks import Task
 
 TEXTS = ("site", "model", "moment", "stage", "split", "direction", "name", "shape")
 """Columns of the logs that hold texts; all others are numbers."""
+
+ESSENTIAL = ("method", "data", "task", "seed", "rounds", "score", "metrics", "test", "mean")
+"""What ``results.json`` has in every run."""
 
 
 class Result:
@@ -39,20 +42,28 @@ class Result:
         """The content of ``results.json``.
 
         Raises:
-            StateError: if the run is not finished.
+            StateError: if the run is not finished, or the file is damaged.
         """
         file = self.path / "results.json"
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = dict(json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             if not (self.path / "settings.yaml").is_file():
                 raise StateError(f"{self.path} is not the folder of a run") from error
             raise StateError(
                 f"{self.path} has no results yet; go on with `counterpoint resume {self.path}`"
             ) from error
-        except (OSError, ValueError) as error:
-            raise StateError(f"{file} can't be read: {error}") from error
-        return dict(values)
+        except OSError as error:
+            raise StateError(f"{file} can't be read: {error.strerror or error}") from error
+        except (ValueError, TypeError) as error:
+            raise StateError(f"{file} can't be read: {error}; {self._anew}") from error
+        if missing := [name for name in ESSENTIAL if name not in values]:
+            raise StateError(f"{file} is damaged: it lacks {', '.join(missing)}; {self._anew}")
+        return values
+
+    @property
+    def _anew(self) -> str:
+        return f"remove it, and `counterpoint resume {self.path}` makes it anew"
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -74,7 +85,8 @@ class Result:
         """Load a site's model, or the global one where the method has one.
 
         Raises:
-            StateError: if there is no such model.
+            SettingsError: if there is no such model.
+            StateError: if there is none at all, or it can't be read.
         """
         return load_model(self.model_file(site))[0]
 
@@ -91,10 +103,17 @@ class Result:
                 f"`counterpoint resume {self.path}` goes on with one"
             )
         personal = [unquote(name) for name in there if name != "global"]
-        what = "global model" if site is None else f"model of site '{site}'"
-        hint = "" if site is None else nearest(site, personal)
-        known = ", ".join(map(unquote, there))
-        raise StateError(f"{self.path} has no {what}{hint}; it has {known}")
+        if site is None:
+            raise SettingsError(
+                f"{self.path} has no global model; it has {', '.join(personal)}: each site has its "
+                "own, choose one with --site"
+            )
+        sites = [", ".join(personal)] if personal else []
+        common = ["a global one, for which the site is left out"] if "global" in there else []
+        raise SettingsError(
+            f"{self.path} has no model of site '{site}'{nearest(site, personal)}; it has "
+            f"{' and '.join([*sites, *common])}"
+        )
 
 
 def runs_in(folder: str | Path) -> list[Result]:
@@ -107,15 +126,24 @@ def runs_in(folder: str | Path) -> list[Result]:
     files = [folder / "results.json", *sorted(folder.glob("*/results.json"))]
     runs = [Result(file.parent) for file in files if file.is_file()]
     if not runs:
-        raise StateError(f"{folder} is no finished run, and holds none")
+        begun = [folder / "settings.yaml", *sorted(folder.glob("*/settings.yaml"))]
+        stopped = [file.parent for file in begun if file.is_file()]
+        hint = f"; go on with one by `counterpoint resume {stopped[0]}`" if stopped else ""
+        raise StateError(f"{folder} is no finished run, and holds none{hint}")
     return runs
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """Read one of a run's CSV files; site names stay as they are."""
+    """Read one of a run's CSV files; site names stay as they are.
+
+    Raises:
+        StateError: if it is not there, or is none.
+    """
     try:
         texts = dict.fromkeys((*TEXTS, "class", "predicted"), str)
         columns = pd.read_csv(path, nrows=0).columns
+        if "site" not in columns:
+            raise ValueError("it has no column 'site'")
         # only in columns of numbers does an empty cell mean NaN: a site may well be called NA
         return pd.read_csv(
             path,

@@ -73,8 +73,9 @@ def choose_model(
     a site that was held out is scored.
 
     Raises:
-        StateError: if there is no such model, or it can't be read.
-        SettingsError: if a site is named with a file or with ``together``.
+        StateError: if there is no model, or it can't be read.
+        SettingsError: if there is none of this site, or a site is named with a file or with
+            ``together``.
     """
     place = Path(place)
     if not place.exists():
@@ -82,7 +83,7 @@ def choose_model(
     if together:
         return _together(place, site)
     if place.is_dir():
-        file = _file_in_run(place, site)
+        file = Result(place).model_file(site)
         settings: dict[str, Any] = read_file(place / "settings.yaml")
     elif site is None:
         file, settings = place, {}
@@ -117,16 +118,6 @@ def _together(run: Path, site: str | None) -> Chosen:
     card = {name: value for name, value in each[0].card.items() if name != "site"}
     voters = Together([one.predictor for one in each]).eval()
     return replace(each[0], file=run, predictor=voters, card=card | {"together": len(files)})
-
-
-def _file_in_run(run: Path, site: str | None) -> Path:
-    """File of a model; without a global one, the error names the sites."""
-    try:
-        return Result(run).model_file(site)
-    except StateError as error:
-        if site is None and any((run / "models").glob("personal/*")):
-            raise StateError(f"{error}: each site has its own, choose one with --site") from error
-        raise
 
 
 def _form(card: dict[str, Any], data: dict[str, Any]) -> Form | None:
