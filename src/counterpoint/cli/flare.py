@@ -1,13 +1,14 @@
 """Commands for runs across sites on NVIDIA FLARE."""
 
 import inspect
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from counterpoint.cli.common import SHARED, app, command, give, shown_live, state
+from counterpoint.cli.common import SHARED, app, command, give, note, shown_live, state
 from counterpoint.cli.training import run, settings_from, show_result, usual_folder
 
 flare = typer.Typer(
@@ -131,6 +132,37 @@ def provision(folder: FOLDER) -> None:
 
 
 command(provision, flare)
+
+
+def check(
+    kit: Annotated[Path, typer.Argument(help="Your startup kit.")] = Path(),
+) -> None:
+    """Tell before the day whether name, port, certificates, clock, disk and data are right.
+
+    For the owner of a startup kit, on the machine where it will run: site, server or administrator.
+    A site's data are read and decoded. The exit code is 1 if anything failed.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from counterpoint.flare.simulate import require_flare
+
+    require_flare()
+    from counterpoint.flare.check import check_kit
+
+    table = Table("", "", "found", "what to do", title=Text(f"the startup kit {kit}"))
+    marks = {True: Text("ok", "green"), False: Text("failed", "bold red"), None: Text("not known")}
+    found = []
+    for one in check_kit(kit):
+        note(f"{one.what}: {marks[one.ok]}")
+        found.append(one)
+        table.add_row(Text(one.what), marks[one.ok], Text(one.found), Text(one.todo))
+    give(table, [asdict(one) for one in found])
+    if any(one.ok is False for one in found):
+        raise typer.Exit(1)
+
+
+command(check, flare)
 
 
 def submit(folder: FOLDER) -> None:

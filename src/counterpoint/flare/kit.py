@@ -1,6 +1,8 @@
 """What Counterpoint changes in the startup kits of `nvflare provision`."""
 
+import importlib.metadata
 import json
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from nvflare.lighter.ctx import ProvisionContext
 from nvflare.lighter.entity import Participant, Project
 from nvflare.lighter.spec import Builder
 
-from counterpoint.flare.job import SERVER, SITE
+from counterpoint.flare.job import PLANS, SERVER, SITE
 
 RIGHTS = (
     "submit_job",
@@ -24,6 +26,10 @@ RIGHTS = (
 REFUSED = ("byoc", "shell_commands")
 """Code that comes with a job, which would pass by the list; and reading a site's files and logs."""
 
+KNOWN = "counterpoint-kit.json"
+"""File in a kit's folder ``local`` by which `counterpoint flare check` looks: plan and versions."""
+PACKAGES = ("python", "counterpoint", "nvflare", "torch", "monai", "numpy", "safetensors")
+
 
 class AllowCounterpoint(Builder):  # type: ignore[misc]
     """Makes kits in which Counterpoint's classes run and nothing else that a job may name.
@@ -35,6 +41,10 @@ class AllowCounterpoint(Builder):  # type: ignore[misc]
 
     def build(self, project: Project, ctx: ProvisionContext) -> None:
         """Change the folders ``local`` of the kits."""
+        known = known_here(Path("job"))
+        for participant in project.get_all_participants():
+            if participant.type in ("server", "client", "admin"):
+                _write(Path(ctx.get_local_dir(participant)) / KNOWN, known)
         server = project.get_server()
         self.change(server, ctx, SERVER, "counterpoint-server.yaml")
         for client in project.get_clients():
@@ -57,6 +67,23 @@ class AllowCounterpoint(Builder):  # type: ignore[misc]
         _write(local / "authorization.json.default", rules)
         if (Path("sites") / own).is_file():
             shutil.copy(Path("sites") / own, local)
+
+
+def known_here(jobs: Path) -> dict[str, Any]:
+    """What kits are checked by: the plans of the job, and the versions of packages here."""
+    plans = [_read(file) for file in jobs.glob(f"*/app_sites/config/{PLANS}")]
+    return {"versions": versions(), "plans": plans[0] if plans else {}}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run depends on, as they are here."""
+    found = {"python": platform.python_version()}
+    for one in PACKAGES[1:]:
+        try:
+            found[one] = importlib.metadata.version(one)
+        except importlib.metadata.PackageNotFoundError:
+            found[one] = "none"
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

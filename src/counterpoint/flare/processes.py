@@ -1,0 +1,104 @@
+"""Startup kits started as processes on this machine, and ended with all that they start."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from counterpoint.errors import StateError
+
+MARK = "COUNTERPOINT_STARTED_BY"
+"""Variable of the environment that says who has started a process. FLARE gives each job a session
+of its own, and its processes outlive their parents: nothing else tells which are ours."""
+LOG = "output.txt"
+"""File in a kit with what its process prints."""
+
+
+@dataclass
+class Processes:
+    """Processes of kits, by the kits' folders."""
+
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: dict[Path, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def start(self, kit: Path) -> None:
+        """Start a kit as its ``start.sh`` does, but once: what ends is not started again."""
+        there = str(Path(sys.executable).parent)
+        path = os.pathsep.join(place for place in sys.path if place)
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([there, os.environ.get("PATH", "")]),
+            "PYTHONPATH": path,
+            MARK: self.mark,
+        }
+        with open(kit / LOG, "ab") as log:
+            self.started[kit] = subprocess.Popen(
+                ["bash", str(kit / "startup" / "sub_start.sh"), "--once"],
+                cwd=kit,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def check_alive(self) -> None:
+        """Raise StateError if a kit's process has ended."""
+        for kit, process in self.started.items():
+            if process.poll() is not None:
+                raise StateError(
+                    f"the process of {kit} has ended with code {process.returncode}; "
+                    f"{kit / LOG} says why"
+                )
+
+    def kill(self, kit: Path) -> None:
+        """End a kit's process as a power cut does."""
+        process = self.started.pop(kit)
+        process.kill()
+        process.wait()
+
+    def all(self) -> list[psutil.Process]:
+        """All processes that were started, and those that they have started."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark:
+                    found.append(process)
+        return found
+
+    def end(self, patience: float = 10.0) -> None:
+        """End them all: asked first, then made to."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            over = time.monotonic() + patience
+            for process in self.all():
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(number)
+            while self.all() and time.monotonic() < over:
+                for started in self.started.values():
+                    started.poll()
+                time.sleep(0.2)
+        self.started.clear()
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[Processes]:
+    """Processes that are all ended after the block, however it is left."""
+    ours = Processes()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield ours
+    finally:
+        once_more = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must leave none
+        try:
+            ours.end()
+        finally:
+            signal.signal(signal.SIGINT, once_more)
+            signal.signal(signal.SIGTERM, before)
