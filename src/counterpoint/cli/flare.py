@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from counterpoint.cli.common import SHARED, app, command, give, note, shown_live, state
+from counterpoint.cli.common import SHARED, app, command, err, give, note, shown_live, state
 from counterpoint.cli.training import run, settings_from, show_result, usual_folder
 
 flare = typer.Typer(
@@ -163,6 +163,28 @@ def check(
 
 
 command(check, flare)
+
+
+def poc(
+    folder: FOLDER,
+    to: Annotated[Path, typer.Option("--out", help="Folder for the runs.")] = Path("runs"),
+) -> None:
+    """Rehearse a consortium on this machine: real processes, certificates, the sites' settings.
+
+    Server and sites are started from kits of their own in FOLDER/poc, the job is submitted,
+    followed and collected, and all are stopped, after Ctrl-C as well; then, the same command goes
+    on from the last complete round.
+    """
+    from counterpoint.flare.poc import rehearse
+    from counterpoint.report.live import live_display
+
+    note("making kits and starting server and sites; this takes a minute")
+    with live_display(err, quiet=state["quiet"]) as report:
+        runs = rehearse(folder, to, report)
+    give(escape("\n".join(map(str, runs))), {"runs": [str(run) for run in runs]})
+
+
+command(poc, flare)
 
 
 def submit(folder: FOLDER) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -92,13 +93,21 @@ class Processes:
 def processes() -> Iterator[Processes]:
     """Processes that are all ended after the block, however it is left."""
     ours = Processes()
-    before = signal.getsignal(signal.SIGTERM)
     try:
         yield ours
     finally:
-        once_more = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must leave none
-        try:
+        with undisturbed():
             ours.end()
-        finally:
-            signal.signal(signal.SIGINT, once_more)
-            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: a second one must not leave processes behind."""
+    main = threading.current_thread() is threading.main_thread()  # no other is interrupted
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -1,5 +1,7 @@
 """What an administrator does: submit a job, see how it goes, collect its results."""
 
+import contextlib
+import io
 import shutil
 import tempfile
 import time
@@ -43,7 +45,8 @@ def session(folder: Path) -> Iterator[Any]:
 
     name, kit = admin_kit(folder)
     try:
-        opened = new_secure_session(name, str(kit), timeout=20.0)
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells that it connects, even in JSON
+            opened = new_secure_session(name, str(kit), timeout=20.0)
     except Exception as error:  # FLARE raises many kinds
         raise StateError(
             f"the server can't be reached with the kit {kit}: {error}. Is it started, and its name "
