@@ -52,3 +52,28 @@ class TinyCNN(nn.Module):
         """Logits (N, num_classes)."""
         logits: Tensor = self.layers(images)
         return logits
+
+
+class Large(nn.Module):
+    """25 million weights in one layer: much to send, little to train.
+
+    >>> sum(p.numel() for p in Large(3).parameters()) // 10**6
+    25
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.AdaptiveAvgPool2d(8),
+            nn.Flatten(),
+            nn.Linear(3 * 8 * 8, 5000),
+            nn.ReLU(),
+            nn.Linear(5000, 4800),
+            nn.ReLU(),
+            nn.Linear(4800, num_classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes)."""
+        logits: Tensor = self.layers(images)
+        return logits

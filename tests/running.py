@@ -50,6 +50,14 @@ class Tiny(nn.Module):
         return self.head(self.body(images))
 
 
+class Wide(Tiny):
+    """A network of 1.6 MB that trains in no time."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.head = nn.Sequential(nn.Linear(16, 20_000), nn.ReLU(), nn.Linear(20_000, num_classes))
+
+
 class TinyDense(nn.Module):
     """A network that gives logits for every pixel, with batch norm in it."""
 

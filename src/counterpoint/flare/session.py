@@ -87,11 +87,22 @@ def end_job(opened: Any, number: str, patience: float = 60.0) -> None:
     aborted = False
     while not str(opened.get_job_meta(number).get("status", "")).startswith("FINISHED"):
         if not aborted:
-            opened.abort_job(number)
-            aborted = True
+            aborted = abort(opened, number)
         if time.monotonic() > over:
             raise StateError(f"job {number} does not end; see `counterpoint flare status`")
         time.sleep(1)
+
+
+def abort(opened: Any, number: str) -> bool:
+    """Abort a job; whether it was running. A server that was killed notes only some time after it
+    is started again that the job is not."""
+    try:
+        opened.abort_job(number)
+    except Exception as error:  # FLARE's, of a kind that it raises for other reasons as well
+        if "is not running" not in str(error):
+            raise
+        return False
+    return True
 
 
 def last_job(folder: Path) -> str:

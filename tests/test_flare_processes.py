@@ -1,0 +1,218 @@
+"""NVIDIA FLARE with certificates and real processes: a server, sites, and what befalls them.
+
+Slow, as each job has to start its processes: run them by `pytest -m slow`.
+"""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: pip install .[flare]")
+
+from counterpoint.data import write_phantom
+from counterpoint.flare.job import write_job
+from counterpoint.flare.poc import EVENTS, follow, kits, lay_out, wait_for_sites
+from counterpoint.flare.processes import processes
+from counterpoint.flare.provision import write_consortium
+from counterpoint.flare.session import status, submit
+from counterpoint.remote import Plan
+from tests.running import SHORT
+from tests.test_remote import Loopback
+
+pytestmark = pytest.mark.slow
+
+SITES = ["north", "south"]
+CLASSES = ["irregular", "round", "scalloped"]
+PATIENCE = 240.0
+"""Seconds; a machine with other work takes its time."""
+LIMIT = 1 << 20
+"""Bytes that a file may have on the disk that is full: more than a log has, less than a state."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = write_phantom(tmp_path_factory.mktemp("two") / "data", size=32, scale=0.1)
+    for site in ("east", "west"):
+        shutil.rmtree(folder / site)
+    return folder
+
+
+def settings(rounds):
+    return SHORT | {"rounds": rounds, "model": "tests.running:Wide"}
+
+
+@pytest.fixture(scope="module")
+def place(data, tmp_path_factory):
+    """Return the folder of a rehearsal whose kits are made."""
+    folder = tmp_path_factory.mktemp("consortium") / "together"
+    plan = Loopback(tmp_path_factory.mktemp("plan"), "fedavg", data, **settings(1)).plan
+    plan = Plan(**{**vars(plan), "name": "together", "sites": {one: one for one in SITES}})
+    write_consortium(
+        folder,
+        plan,
+        server="fl.example.org",
+        port=8002,
+        organisation="all",
+        admin="admin@example.org",
+        data=str(data),
+        root=None,
+        min_sites=0,
+        deadline=0,
+    )
+    for file in (folder / "sites").glob("*.yaml"):
+        file.write_text(file.read_text() + "\nimports: [tests.]\n")
+    return lay_out(folder)
+
+
+@pytest.fixture(scope="module")
+def ours(place):
+    """Return the processes of server and sites, connected."""
+    with processes() as started:
+        for kit in kits(place):
+            started.start(kit)
+        wait_for_sites(place, started, PATIENCE)
+        yield started
+    assert not started.all()
+
+
+def job(place, engine, name, rounds, min_sites):
+    """Put a run in place of the job, and submit it."""
+    shutil.rmtree(place / "job")
+    plan = Plan(**{**engine, "name": name})
+    write_job(place / "job" / name, [plan], min_sites)
+    (place / EVENTS).write_text("")
+    return submit(place)
+
+
+def plan_of(engine):
+    names = ("settings", "classes", "form", "facts")
+    return {name: getattr(engine.plan, name) for name in names} | {
+        "sites": dict(zip(SITES, SITES, strict=True))
+    }
+
+
+def until(ours, file, true):
+    """Wait until what a file holds is as wanted."""
+    over = time.monotonic() + PATIENCE
+    while not (file.exists() and true(file)):
+        ours.check_alive()
+        assert time.monotonic() < over, file.exists() and file.read_text()
+        time.sleep(0.05)
+
+
+def rounds_of(file):
+    sent = pd.read_csv(file)
+    return sent["round"].max() if len(sent) else 0
+
+
+def same_as_loopback(engine, place, run):
+    """Server, sites and messages have left the same files, bit for bit."""
+    server, _, *_ = kits(place)
+    for file in ("scores.csv", "payloads.csv", "results.json"):
+        there = server / "runs" / run / file
+        assert there.read_bytes() == (engine.folder / "server" / file).read_bytes(), file
+    for site, kit in zip(SITES, kits(place)[1:], strict=True):
+        mine = kit / "counterpoint" / run / "models" / "personal" / f"{site}.safetensors"
+        other = engine.folder / site / "run" / "models" / "personal" / mine.name
+        assert mine.read_bytes() == other.read_bytes(), site
+
+
+def test_a_server_that_is_killed_goes_on_from_its_last_round(data, place, ours, tmp_path, quick):
+    engine = Loopback(tmp_path, "fedavg", data, **settings(6))
+    engine.run()
+    server = kits(place)[0]
+    folder = server / "runs" / "killed"
+    job(place, plan_of(engine), "killed", 6, 0)
+    until(ours, folder / "payloads.csv", lambda file: rounds_of(file) >= 2)
+    ours.kill(server)
+    had = rounds_of(folder / "payloads.csv")
+    assert not (folder / "results.json").exists()
+    ours.start(server)
+    wait_for_sites(place, ours, PATIENCE)
+    (place / EVENTS).write_text("")
+    events = list(follow(place, ours, submit(place)))
+    (begun,) = [event["from"] for event in events if "from" in event]
+    assert 2 <= begun <= had + 1
+    print(f"killed when round {had} was done; the server went on from round {begun}")
+    same_as_loopback(engine, place, "killed")
+
+
+def test_a_full_disk_leaves_a_site_out_and_the_others_as_they_are(
+    data, place, ours, tmp_path, quick
+):
+    engine = Loopback(tmp_path, "fedavg", data, **settings(10))
+    server, _, south = kits(place)
+    number = job(place, plan_of(engine), "full", 10, 1)
+    file = server / "runs" / "full" / "payloads.csv"
+    until(ours, file, lambda file: rounds_of(file) >= 2)
+    of_south = [
+        one
+        for one in ours.all()
+        if any(str(south) in word for word in one.cmdline()) and one.pid != ours.started[south].pid
+    ]
+    assert of_south
+    for one in of_south:
+        one.rlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+    until(ours, place / EVENTS, lambda file: file.read_text().count("'south' is left out") >= 2)
+    for one in of_south:
+        one.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    told = [event["warning"] for event in follow(place, ours, number) if "warning" in event]
+    reason = "a file that the site keeps is damaged or missing, or can't be written"
+    assert all(f"site 'south' is left out: {reason}" in one for one in told)
+    logs = "".join(log.read_text() for log in south.rglob("log.txt"))
+    assert "the disk is full" in logs
+    without = {int(one.split(":")[0].removeprefix("round ")) for one in told}
+    print(f"south's disk was full in rounds {sorted(without)}: {told[0]}")
+    engine.change = lambda site, message, reply: (
+        None if site == "south" and message.says.get("round") in without else reply
+    )
+    engine.run(min_sites=1)
+    same_as_loopback(engine, place, "full")
+
+
+def test_a_strangers_certificate_is_refused(place, ours, tmp_path):
+    """Somebody with kits of a consortium of the same names, made by another authority."""
+    shutil.copytree(place, tmp_path / "strange" / "poc", ignore=shutil.ignore_patterns("kits"))
+    for part in ("sites", "job", "project.yml"):
+        there = tmp_path / "strange"
+        copy = shutil.copytree if (place / part).is_dir() else shutil.copy
+        copy(place / part, there / part)
+    strange = lay_out(tmp_path / "strange")
+    kit = kits(strange)[1]
+    command = [sys.executable, "-m", "counterpoint.cli", "flare", "check", str(kit), "--json"]
+    before = status(place)["sites connected"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = {one["what"]: one for one in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert found["own certificate"]["ok"]
+    assert not found["server's certificate"]["ok"]
+    assert "not that of the kit's consortium" in found["server's certificate"]["found"]
+    # one who does trust the server's certificate is refused by the server
+    shutil.copy(kits(place)[1] / "startup" / "rootCA.pem", kit / "startup")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = {one["what"]: one for one in json.loads(done.stdout)}
+    assert "on this kit's certificate" in found["server's certificate"]["found"]
+    with processes() as theirs:
+        theirs.start(kit)
+        over = time.monotonic() + 60
+        while "certificate" not in (text := (kit / "output.txt").read_text().lower()):
+            assert time.monotonic() < over, text
+            time.sleep(0.5)
+    assert status(place)["sites connected"] == before == sorted(SITES)
+
+
+def test_check_of_a_kit_whose_server_is_up(place, ours):
+    command = [sys.executable, "-m", "counterpoint.cli", "flare", "check"]
+    kit = kits(place)[1]
+    done = subprocess.run(
+        [*command, str(kit), "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert [one["ok"] for one in found] == [True] * 10
