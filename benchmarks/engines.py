@@ -121,10 +121,10 @@ def main() -> None:
     )
     text = (
         f"{table(head, rows)}\n\n"
-        f"FedAvg, 4 sites, {rounds} rounds; a round is the median. What FLARE adds to a round, sites "
-        f"and server sharing these cores: {more} (wanted: below 3 s).\n\n"
-        "Bytes are of tensors, of all sites together. Memory is resident, taken every 0.3 s; shared "
-        "pages count in each process. `processes` counts helpers that live for a moment as well."
+        f"FedAvg, 4 sites, {rounds} rounds; a round is the median. What FLARE adds to a round, "
+        f"sites and server sharing these cores: {more} (wanted: below 3 s).\n\n"
+        "Bytes are of tensors, of all sites together. Memory is resident, taken every 0.3 s; "
+        "shared pages count in each process. `processes` counts helpers of a moment as well."
     )
     write("engines", "What an engine costs", text)
 

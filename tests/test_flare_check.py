@@ -42,7 +42,7 @@ def kits(made, tmp_path):
 
 @pytest.fixture
 def server(kits):
-    """Return a function that answers calls as a server of FLARE does, with its kit's certificate."""
+    """Return a function that answers calls as FLARE's server does, with its certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     startup = kits / "localhost" / "startup"
     context.load_cert_chain(startup / "server.crt", startup / "server.key")
@@ -119,7 +119,7 @@ def test_kits_of_another_consortium(made, kits, server, tmp_path):
     assert "not that of the kit's consortium" in one.found
     shutil.copy(kits / "north" / "startup" / "rootCA.pem", strange / "startup")
     lines = found(strange)
-    assert "on this kit's certificate" in lines["server's certificate"].found
+    assert "this kit's certificate" in lines["server's certificate"].found
     assert "not signed by rootCA.pem" in lines["own certificate"].found
 
 

@@ -197,7 +197,7 @@ def test_a_strangers_certificate_is_refused(place, ours, tmp_path):
     shutil.copy(kits(place)[1] / "startup" / "rootCA.pem", kit / "startup")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = {one["what"]: one for one in json.loads(done.stdout)}
-    assert "on this kit's certificate" in found["server's certificate"]["found"]
+    assert "this kit's certificate" in found["server's certificate"]["found"]
     with processes() as theirs:
         theirs.start(kit)
         over = time.monotonic() + 60

@@ -19,7 +19,7 @@ from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.files import write_text
 from counterpoint.flare.processes import LOG, Processes, processes
 from counterpoint.flare.provision import make_kits, read_project
-from counterpoint.flare.session import collect, session, submit
+from counterpoint.flare.session import collect, session, status_of, submit
 from counterpoint.flare.simulate import require_flare
 
 HOST = "localhost"
@@ -178,7 +178,7 @@ def follow(place: Path, ours: Processes, number: str) -> Iterator[Event]:
         while not ended:
             ours.check_alive()
             if time.monotonic() > look:
-                status = str(opened.get_job_meta(number).get("status", ""))
+                status = status_of(opened, number)
                 ended, look = status.startswith("FINISHED"), time.monotonic() + 2
             for line in coming:
                 event = json.loads(line)

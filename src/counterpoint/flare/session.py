@@ -85,17 +85,23 @@ def end_job(opened: Any, number: str, patience: float = 60.0) -> None:
     """
     over = time.monotonic() + patience
     aborted = False
-    while not str(opened.get_job_meta(number).get("status", "")).startswith("FINISHED"):
+    while not (status := status_of(opened, number)).startswith("FINISHED"):
         if not aborted:
             aborted = abort(opened, number)
+            if not aborted and status == "RUNNING":
+                return  # the server was killed with it; FLARE leaves what it had noted
         if time.monotonic() > over:
             raise StateError(f"job {number} does not end; see `counterpoint flare status`")
         time.sleep(1)
 
 
+def status_of(opened: Any, number: str) -> str:
+    """How a job stands, in FLARE's words."""
+    return str(opened.get_job_meta(number).get("status", ""))
+
+
 def abort(opened: Any, number: str) -> bool:
-    """Abort a job; whether it was running. A server that was killed notes only some time after it
-    is started again that the job is not."""
+    """Abort a job; whether there was anything to abort."""
     try:
         opened.abort_job(number)
     except Exception as error:  # FLARE's, of a kind that it raises for other reasons as well
