@@ -3,9 +3,12 @@
 Slow, as each job has to start its processes: run them by `pytest -m slow`.
 """
 
+import contextlib
 import json
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +18,8 @@ import pytest
 
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: pip install .[flare]")
 
+import psutil
+
 from counterpoint.data import write_phantom
 from counterpoint.flare.job import write_job
 from counterpoint.flare.poc import EVENTS, follow, kits, lay_out, wait_for_sites
@@ -22,7 +27,7 @@ from counterpoint.flare.processes import processes
 from counterpoint.flare.provision import write_consortium
 from counterpoint.flare.session import status, submit
 from counterpoint.remote import Plan
-from tests.running import SHORT
+from tests.running import SHORT, start
 from tests.test_remote import Loopback
 
 pytestmark = pytest.mark.slow
@@ -47,15 +52,11 @@ def settings(rounds):
     return SHORT | {"rounds": rounds, "model": "tests.running:Wide"}
 
 
-@pytest.fixture(scope="module")
-def place(data, tmp_path_factory):
-    """Return the folder of a rehearsal whose kits are made."""
-    folder = tmp_path_factory.mktemp("consortium") / "together"
-    plan = Loopback(tmp_path_factory.mktemp("plan"), "fedavg", data, **settings(1)).plan
-    plan = Plan(**{**vars(plan), "name": "together", "sites": {one: one for one in SITES}})
+def consortium(data, folder, engine):
+    """Write a consortium's folder, of the engine's run and with its sites' own names."""
     write_consortium(
         folder,
-        plan,
+        Plan(**plan_of(engine), name=folder.name),
         server="fl.example.org",
         port=8002,
         organisation="all",
@@ -67,7 +68,15 @@ def place(data, tmp_path_factory):
     )
     for file in (folder / "sites").glob("*.yaml"):
         file.write_text(file.read_text() + "\nimports: [tests.]\n")
-    return lay_out(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(data, tmp_path_factory):
+    """Return the folder of a rehearsal whose kits are made."""
+    folder = tmp_path_factory.mktemp("consortium")
+    engine = Loopback(folder, "fedavg", data, **settings(1))
+    return lay_out(consortium(data, folder / "together", engine))
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +225,40 @@ def test_check_of_a_kit_whose_server_is_up(place, ours):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert [one["ok"] for one in found] == [True] * 10
+
+
+def test_ctrl_c_ends_all_of_a_rehearsal_and_it_goes_on(data, tmp_path, quick):
+    engine = Loopback(tmp_path, "prrfl", data, **settings(5))
+    engine.run()
+    folder = consortium(data, tmp_path / "rehearsed", engine)
+    command = ["flare", "poc", folder, "--out", tmp_path / "out"]
+    process = start(*command)
+    events = folder / "poc" / EVENTS
+    over = time.monotonic() + PATIENCE
+    while not (events.exists() and '"round": 2' in events.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < over
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, errors
+    assert not processes_of(folder)
+    again = start(*command, "--quiet")
+    _, errors = again.communicate(timeout=2 * PATIENCE)
+    assert again.returncode == 0, errors
+    assert not processes_of(folder)
+    assert json.loads(events.read_text().splitlines()[0])["from"] >= 1
+    same_as_loopback(engine, folder / "poc", "rehearsed")
+    for file in ("scores.csv", "payloads.csv", "results.json"):
+        collected = tmp_path / "out" / "rehearsed" / file
+        assert collected.read_bytes() == (engine.folder / "server" / file).read_bytes()
+
+
+def processes_of(folder):
+    """Command lines of processes that were started from kits in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            found += [line] if str(folder) in line and "nvflare" in line else []
+    return found
