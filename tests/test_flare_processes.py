@@ -132,7 +132,7 @@ def same_as_loopback(engine, place, run):
         assert mine.read_bytes() == other.read_bytes(), site
 
 
-def test_a_server_that_is_killed_goes_on_from_its_last_round(data, place, ours, tmp_path, quick):
+def test_a_server_that_is_killed_goes_on_from_its_last_round(data, place, ours, tmp_path):
     engine = Loopback(tmp_path, "fedavg", data, **settings(6))
     engine.run()
     server = kits(place)[0]
@@ -152,9 +152,7 @@ def test_a_server_that_is_killed_goes_on_from_its_last_round(data, place, ours, 
     same_as_loopback(engine, place, "killed")
 
 
-def test_a_full_disk_leaves_a_site_out_and_the_others_as_they_are(
-    data, place, ours, tmp_path, quick
-):
+def test_a_full_disk_leaves_a_site_out_and_the_others_as_they_are(data, place, ours, tmp_path):
     engine = Loopback(tmp_path, "fedavg", data, **settings(10))
     server, _, south = kits(place)
     number = job(place, plan_of(engine), "full", 10, 1)
@@ -227,7 +225,7 @@ def test_check_of_a_kit_whose_server_is_up(place, ours):
     assert [one["ok"] for one in found] == [True] * 10
 
 
-def test_ctrl_c_ends_all_of_a_rehearsal_and_it_goes_on(data, tmp_path, quick):
+def test_ctrl_c_ends_all_of_a_rehearsal_and_it_goes_on(data, tmp_path):
     engine = Loopback(tmp_path, "prrfl", data, **settings(5))
     engine.run()
     folder = consortium(data, tmp_path / "rehearsed", engine)
