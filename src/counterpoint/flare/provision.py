@@ -10,32 +10,9 @@ from counterpoint.errors import SettingsError
 from counterpoint.files import write_text
 from counterpoint.flare.job import write_job
 from counterpoint.remote.plan import Plan
+from counterpoint.remote.site_file import example, settings_file
 
 BUILDER = "counterpoint.flare.kit.AllowCounterpoint"
-
-OWN = """\
-# Settings of {site}, which stay at {site}: FLARE does not send this folder anywhere.
-# Paths that are not said in full begin at the folder of this startup kit.
-
-# Your data: a table or folder as `counterpoint inspect` reads it, or the name of a data set.
-data: {data}
-{root}
-# What the site keeps (models, state between rounds, record): private, and worth a backup.
-storage: counterpoint
-
-# How your images are split, if the table does not say: given, grouped, published.
-# protocol: grouped
-
-# device: cuda
-# threads: 4
-
-# What may leave, whatever the server asks; remove the marks to use it.
-# policy:
-#   forbid_names: ["head.*"]     # tensors that never leave; * stands for anything
-#   max_bytes: 200000000         # of tensors in one message
-#   max_rounds: 100              # of one run
-#   share_model: false           # not even a model that all sites have
-"""
 
 
 def project(
@@ -97,9 +74,7 @@ def write_consortium(
     write_text(folder / "project.yml", yaml.safe_dump(made, sort_keys=False))
     write_job(folder / "job" / plan.name, [plan], min_sites, deadline)
     for site in sites:
-        line = f"root: {root}\n" if root else ""
-        text = OWN.format(site=site, data=data, root=line)
-        write_text(folder / "sites" / f"counterpoint-{site}.yaml", text)
+        write_text(folder / "sites" / settings_file(site), example(site, data, root))
     write_text(folder / "sites" / "counterpoint-server.yaml", "runs: runs\n")
 
 

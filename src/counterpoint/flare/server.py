@@ -5,10 +5,8 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_context import FLContext
@@ -17,16 +15,13 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from counterpoint.crew import Event
-from counterpoint.errors import CounterpointError, PayloadError, SettingsError
+from counterpoint.errors import CounterpointError, PayloadError
 from counterpoint.files import append_text
 from counterpoint.flare.job import read_plans
 from counterpoint.flare.talk import TASK, from_shareable, to_shareable
 from counterpoint.remote import Message, Plan
 from counterpoint.remote.afar import conduct_afar
-
-SETTINGS = "counterpoint-server.yaml"
-"""Name of the server's own settings file in the folder ``local`` of its startup kit."""
-
+from counterpoint.remote.server_file import SETTINGS, read_server_file
 
 TO_COLLECT = "counterpoint"
 """Folder in a job's results with copies of its runs."""
@@ -134,18 +129,3 @@ class Server(Controller):  # type: ignore[misc]
             self.logger.info(str(event))
         if self.events:
             append_text(self.events, json.dumps(event) + "\n")
-
-
-def read_server_file(path: Path) -> dict[str, Any]:
-    """Read the server's own settings: ``runs``, the folder that its runs go to.
-
-    Raises:
-        SettingsError: if the file can't be read or does not say it.
-    """
-    try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} can't be read: {error}") from error
-    if not isinstance(own, dict) or not isinstance(own.get("runs"), str):
-        raise SettingsError(f"{path}: it must name the folder of the server's runs, `runs: FOLDER`")
-    return own | {"runs": str(path.absolute().parent.parent / own["runs"])}

@@ -3,30 +3,32 @@
 import contextlib
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from counterpoint.api import draw_figures, prepare, task_of
-from counterpoint.crew import Event, Report
+from counterpoint.crew import Report
 from counterpoint.data.site import Federation, SiteData
-from counterpoint.errors import SettingsError, StateError, TrainingError
-from counterpoint.files import write_bytes, write_text
+from counterpoint.errors import SettingsError, StateError
+from counterpoint.files import write_text
 from counterpoint.flare.job import SERVER, SITE, write_job
 from counterpoint.folder import RunFolder
 from counterpoint.remote.plan import Plan
+from counterpoint.remote.rehearsal import (
+    ANY_CODE,
+    end_session,
+    follow,
+    gather_from_sites,
+    heed,
+    plan_of,
+    refuse_what_needs_all_data,
+)
 from counterpoint.remote.site_file import write_decoded, write_site_file
 from counterpoint.results import Result
-from counterpoint.settings import Settings
-
-ANY_CODE = [""]
-"""Whatever a run names may be imported: sites and server are one user's on one machine."""
 
 
 def simulate(
@@ -86,33 +88,6 @@ def require_flare() -> None:
         ) from error
 
 
-def refuse_what_needs_all_data(settings: Settings, federation: Federation) -> None:
-    """Refuse what can't be done without the data of all sites in one place."""
-    if settings.method.pooled:
-        raise SettingsError(
-            f"method '{settings.method.name}' trains on the data of all sites in one place; "
-            "use `counterpoint run`"
-        )
-    if federation.holdout:
-        raise SettingsError(
-            "a site that is held out is scored with the models of all sites, which stay where they "
-            "are; use `counterpoint run`, or leave --holdout away"
-        )
-
-
-def plan_of(name: str, settings: Settings, federation: Federation) -> Plan:
-    """The plan of a run whose data are all here."""
-    facts = {
-        "data": federation.name,
-        "protocol": federation.protocol,
-        "holdout": None,
-        "data_fingerprint": federation.fingerprint,
-        "data_notes": list(federation.notes),
-    }
-    clients = {f"site-{number}": site.name for number, site in enumerate(federation.sites, start=1)}
-    return Plan(name, settings, federation.classes, federation.form, clients, facts)
-
-
 def lay_out(
     workspace: Path, plan: Plan, federation: Federation, sites: list[SiteData], runs: Path
 ) -> None:
@@ -151,17 +126,9 @@ def run_simulator(workspace: Path, plans: Sequence[Plan], report: Report) -> Non
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
         )
-        unfinished = {plan.name for plan in plans}
         try:
-            for event in follow(coming, process):
-                if "failed" in event:
-                    kind = TrainingError if event["kind"] == "TrainingError" else StateError
-                    raise kind(str(event["failed"]))
-                unfinished.discard(str(event.get("finished")))
-                if not unfinished:
-                    return  # all is on the disk; FLARE would take its time to close
-                if "finished" not in event:
-                    report(event)
+            if heed(follow(coming, process), {plan.name for plan in plans}, report):
+                return  # all is on the disk; FLARE would take its time to close
         finally:
             end_session(process)
     errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
@@ -169,29 +136,6 @@ def run_simulator(workspace: Path, plans: Sequence[Plan], report: Report) -> Non
         f"FLARE's simulator ended with code {process.returncode}, and not the run: "
         + (errors[-1][:500] if errors else "it has said nothing")
     )
-
-
-def follow(coming: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
-    """The events of a server as they come, till its process ends."""
-    while True:
-        over = process.poll() is not None
-        for line in coming:
-            yield json.loads(line)
-        if over:
-            return
-        time.sleep(0.1)
-
-
-def end_session(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, and all that it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def main(workspace: str, clients: str) -> None:
@@ -206,20 +150,3 @@ def main(workspace: str, clients: str) -> None:
         threads=len(clients.split(",")),
     ).run()
     sys.exit(code)
-
-
-def gather_from_sites(workspace: Path, plan: Plan, out: Path) -> None:
-    """Bring into the run's folder what the sites keep: their models, and the test cases.
-
-    Raises:
-        StateError: if the run has no results.
-    """
-    if not (out / "results.json").exists():
-        raise StateError(f"the simulator has ended and {out} has no results")
-    table = b""
-    for client in plan.sites:
-        place = workspace / "sites" / client / plan.name
-        cases = (place / "test_cases.csv").read_bytes()
-        table += cases if not table else cases.partition(b"\n")[2]
-        shutil.copytree(place / "models", out / "models", dirs_exist_ok=True)
-    write_bytes(out / "test_cases.csv", table)

@@ -13,16 +13,7 @@ from counterpoint.errors import CounterpointError, SettingsError
 from counterpoint.flare.job import read_plans
 from counterpoint.flare.talk import from_shareable, to_shareable
 from counterpoint.remote import Desk, Message, Plan
-from counterpoint.remote.site_file import read_site_file
-
-
-def settings_file(client: str) -> str:
-    """Name of a client's own settings file in the folder ``local`` of its startup kit.
-
-    >>> settings_file("hospital-1")
-    'counterpoint-hospital-1.yaml'
-    """
-    return f"counterpoint-{client}.yaml"
+from counterpoint.remote.site_file import read_site_file, settings_file
 
 
 class Site(Executor):  # type: ignore[misc]

@@ -16,6 +16,30 @@ from counterpoint.files import write_bytes, write_text
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.policy import Policy
 
+EXAMPLE = """\
+# Settings of {site}, which stay at {site}: nothing sends this folder anywhere.
+# Paths that are not said in full begin at the folder that holds this one.
+
+# Your data: a table or folder as `counterpoint inspect` reads it, or the name of a data set.
+data: {data}
+{root}
+# What the site keeps (models, state between rounds, record): private, and worth a backup.
+storage: counterpoint
+
+# How your images are split, if the table does not say: given, grouped, published.
+# protocol: grouped
+
+# device: cuda
+# threads: 4
+
+# What may leave, whatever the server asks; remove the marks to use it.
+# policy:
+#   forbid_names: ["head.*"]     # tensors that never leave; * stands for anything
+#   max_bytes: 200000000         # of tensors in one message
+#   max_rounds: 100              # of one run
+#   share_model: false           # not even a model that all sites have
+"""
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SiteFile:
@@ -77,6 +101,20 @@ def read_site_file(path: Path) -> SiteFile:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
         raise SettingsError(f"{path}: {what}") from error
+
+
+def settings_file(site: str) -> str:
+    """Name of a site's own settings file in the folder ``local`` of its kit.
+
+    >>> settings_file("hospital-1")
+    'counterpoint-hospital-1.yaml'
+    """
+    return f"counterpoint-{site}.yaml"
+
+
+def example(site: str, data: str, root: str | None) -> str:
+    """The text of a settings file to begin with: the data, and in comments what else there is."""
+    return EXAMPLE.format(site=site, data=data, root=f"root: {root}\n" if root else "")
 
 
 def write_site_file(path: Path, values: Mapping[str, Any]) -> None:
