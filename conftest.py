@@ -2,4 +2,6 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("nvflare") else ["src/counterpoint/flare/*"]
+NEEDS = {"nvflare": "src/counterpoint/flare/*", "flwr": "src/counterpoint/flower/*"}
+
+collect_ignore_glob = [where for extra, where in NEEDS.items() if not find_spec(extra)]

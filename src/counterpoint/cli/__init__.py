@@ -13,6 +13,7 @@ from counterpoint.cli import (  # noqa: F401  (their commands)
     compare,
     figure,
     flare,
+    flower,
     look,
     predict,
     report,

@@ -1,0 +1,276 @@
+"""Flower: real processes, one start; and its faults over a grid in this process."""
+
+import contextlib
+import shutil
+import threading
+import tomllib
+import types
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Listener
+
+import pytest
+
+pytest.importorskip("flwr", reason="Flower is not installed: pip install .[flower]")
+
+from flwr.app import Context, Error, RecordDict, UserConfig
+from flwr.app import Message as Parcel
+from flwr.supercore.task_identity import TaskIdentity
+
+from counterpoint import run
+from counterpoint.flower import client
+from counterpoint.flower import server as server_app
+from counterpoint.flower.programs import SERVER, SITE, environment
+from counterpoint.flower.simulate import lay_out, started
+from counterpoint.flower.site import Site
+from counterpoint.flower.write import write_app
+from counterpoint.remote import Plan
+from counterpoint.remote.rehearsal import gather_from_sites
+from counterpoint.remote.site_file import read_site_file, settings_file, write_site_file
+from tests.running import call
+from tests.test_remote import (  # noqa: F401  (a fixture)
+    SETTINGS,
+    Loopback,
+    assert_equal,
+    sites_by_round,
+    small,
+    warnings,
+)
+
+METHODS = ["prrfl", "fedavg", "scaffold"]
+
+
+def test_processes_give_the_run_on_one_machine(small, tmp_path, quick):  # noqa: F811
+    """Three methods as three runs at the same time, so that server and sites start only once."""
+    workspace, out, told = tmp_path / "flower", tmp_path / "runs", []
+    settings = SETTINGS | {"rounds": 1}
+    apps, runs = {}, []
+    for method in METHODS:
+        run(method, str(small), out=tmp_path / "here" / method, settings=settings)
+        made = Loopback(tmp_path, method, small, rounds=1)
+        apps[method] = Plan(**{**vars(made.plan), "name": method})
+    lay_out(workspace, list(made.plan.sites), made.federation, list(made.sites.values()), out)
+    with started(workspace, list(made.plan.sites)) as flower, ThreadPoolExecutor() as pool:
+        for method, plan in apps.items():
+            app = write_app(workspace / f"app-{method}", plan)
+            runs.append(pool.submit(flower.run, app, method, told.append))
+        for one in runs:
+            one.result()
+    assert not [event for event in told if "warning" in event]
+    for method, plan in apps.items():
+        mine, reference = out / method, tmp_path / "here" / method
+        gather_from_sites(workspace, plan, mine)
+        files = ["scores.csv", "payloads.csv", "test_cases.csv", "results.json"]
+        models = [
+            f.relative_to(reference) for f in (reference / "models").rglob("*") if f.is_file()
+        ]
+        assert len(models) >= 2
+        for file in (*files, *models):
+            assert (mine / file).read_bytes() == (reference / file).read_bytes(), (method, file)
+        assert not list((mine / "state").glob("site-*"))  # they are the sites' own
+
+
+class Grid:
+    """Flower's grid without a network: a message goes to the ClientApp, which asks its site."""
+
+    def __init__(self, folder, method, data, monkeypatch, **settings):
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.made = Loopback(folder, method, data, **settings)
+        self.plan, self.sites = self.made.plan, self.made.sites
+        lay_out(
+            folder, list(self.plan.sites), self.made.federation, list(self.sites.values()), folder
+        )
+        write_site_file(
+            folder / "server" / "local" / "counterpoint-server.yaml",
+            {"runs": str(folder / "server-runs"), "imports": ["tests."]},
+        )
+        self.app = write_app(folder / "app", self.plan, min_sites=1)
+        values = tomllib.loads((self.app / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+        self.config = UserConfig(values["config"])
+        self.nodes = dict(enumerate(self.plan.sites, start=1))
+        self.names = {}
+        self.replies = {}
+        self.change = lambda client, parcel, reply: reply()
+        self.said = []
+
+    def __enter__(self):
+        self.stack = contextlib.ExitStack()
+        for name in self.plan.sites:
+            own = read_site_file(self.folder / "sites" / name / "local" / settings_file(name))
+            listener = self.stack.enter_context(Listener(str(self.folder / name), "AF_UNIX"))
+            threading.Thread(target=Site(name, own).serve, args=[listener], daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.stack.close()
+
+    def get_nodes(self):
+        return [
+            types.SimpleNamespace(node_id=node, name=self.names.get(node, ""))
+            for node in self.nodes
+        ]
+
+    def push_messages(self, parcels):
+        sent = []
+        for number, parcel in enumerate(parcels, start=len(self.replies)):
+            parcel.metadata.__dict__["_message_id"] = f"message-{number}"
+            node = parcel.metadata.dst_node_id
+            self.monkeypatch.setenv(SITE, str(self.folder / self.nodes[node]))
+            context = Context(1, node, UserConfig({}), RecordDict(), self.config)
+
+            def reply(parcel=parcel, context=context):
+                return client.app(parcel, context)
+
+            self.replies[f"message-{number}"] = self.change(self.nodes[node], parcel, reply)
+            sent.append(f"message-{number}")
+        return sent
+
+    def pull_messages(self, numbers):
+        found = [self.replies[number] for number in numbers]
+        return [parcel for parcel in found if parcel is not None]
+
+    def conduct(self, deadline=0):
+        self.monkeypatch.setenv(SERVER, str(self.folder / "server/local/counterpoint-server.yaml"))
+        config = UserConfig({**self.config, "deadline": deadline})
+        context = Context(1, 0, UserConfig({}), RecordDict(), config)
+        self.monkeypatch.setattr(server_app, "reporter", lambda events: self.said.append)
+        server_app.app(self, context)
+
+
+@pytest.fixture
+def grid(small, tmp_path, quick, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(server_app, "ASK_AGAIN", 0.01)
+    monkeypatch.setattr(server_app, "PATIENCE", 0.2)
+    for name, value in (("_run_id", 1), ("_task_id", 1), ("_node_id", 0)):
+        monkeypatch.setattr(TaskIdentity, name, value)
+    with Grid(tmp_path, "fedavg", small, monkeypatch, rounds=3) as made:
+        yield made
+
+
+def settled(grid):
+    """The folders as `assert_equal` and `sites_by_round` look for them."""
+    shutil.copytree(grid.folder / "server-runs" / "run", grid.folder / "server", dirs_exist_ok=True)
+    for name, site in grid.plan.sites.items():
+        shutil.copytree(grid.folder / "sites" / name, grid.folder / site)
+    return grid
+
+
+def in_round(grid, round, which, change):
+    """Have an answer changed on its way, in one round at one client."""
+
+    def maybe(name, parcel, reply):
+        text = client.from_record(parcel.content)[0]
+        return change(parcel, reply) if f'"round": {round},' in text and name == which else reply()
+
+    grid.change = maybe
+
+
+def test_over_a_grid_it_is_the_run_on_one_machine(grid, small, tmp_path):  # noqa: F811
+    run("fedavg", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 3})
+    grid.conduct()
+    assert not warnings(grid)
+    assert_equal(settled(grid), tmp_path / "here")
+
+
+FAULTS = {
+    "silent": (lambda parcel, reply: None, "no answer came in time"),
+    "gone": (
+        lambda parcel, reply: Parcel(Error(3, "Node Unavailable"), reply_to=parcel),
+        "Node Unavailable",
+    ),
+    "something else": (
+        lambda parcel, reply: Parcel(RecordDict(), reply_to=parcel),
+        "no message of Counterpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_site_without_an_answer_is_left_out_and_taken_back_in(grid, case):
+    change, words = FAULTS[case]
+    in_round(grid, 2, "site-2", change)
+    grid.conduct(deadline=5 if case != "silent" else 1)
+    (warning,) = warnings(grid)
+    assert "round 2: site 'west'" in warning
+    assert words in warning
+    both = ["east", "west"]
+    assert sites_by_round(settled(grid)) == {1: both, 2: ["east"], 3: both, 4: both}
+
+
+def test_without_the_sites_own_process_only_a_fixed_sentence_leaves(grid):
+    def without(parcel, reply):
+        grid.monkeypatch.setenv(SITE, "/srv/patients/jane-doe")
+        answer = reply()
+        assert answer.error.reason == client.NOT_THERE
+        return answer
+
+    in_round(grid, 2, "site-2", without)
+    grid.conduct()
+    (warning,) = warnings(grid)
+    assert "jane" not in warning
+    assert client.NOT_THERE in warning
+
+
+def test_a_node_that_was_registered_with_a_name_has_no_other(grid):
+    grid.nodes = {1: "site-1", 2: "site-2", 3: "site-2"}  # as it says of itself
+    grid.names = {1: "site-1", 2: "site-2", 3: "stranger"}
+    asked = []
+
+    def note(name, parcel, reply):
+        asked.append(parcel.metadata.dst_node_id)
+        return reply()
+
+    grid.change = note
+    grid.conduct()
+    assert set(asked) == {1, 2}
+
+
+def test_a_run_that_was_stopped_goes_on(grid, small, tmp_path):  # noqa: F811
+    def stop(parcel, reply):
+        raise KeyboardInterrupt
+
+    run("fedavg", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 3})
+    in_round(grid, 3, "site-2", stop)
+    with pytest.raises(KeyboardInterrupt):
+        grid.conduct()
+    grid.change = lambda name, parcel, reply: reply()
+    grid.conduct()
+    assert_equal(settled(grid), tmp_path / "here")
+
+
+def test_the_app_has_settings_and_no_code(tmp_path, monkeypatch):
+    from flwr.cli.config_utils import load_and_validate
+
+    monkeypatch.chdir(tmp_path)
+    command = ["flower", "init", "prrfl", "/srv/scans/table.csv", "--out", "together"]
+    code, _, errors = call(*command, "--sites", "north,south", "--classes", "a,b", "--rounds", 2)
+    assert code == 0, errors
+    app = tmp_path / "together" / "app"
+    assert sorted(file.name for file in app.iterdir()) == ["README.md", "pyproject.toml"]
+    config, remarks = load_and_validate(app / "pyproject.toml")
+    assert not remarks
+    assert "scans" not in config["tool"]["flwr"]["app"]["config"]["plan"].partition("method")[0]
+    own = tmp_path / "together" / "sites" / "north"
+    read = read_site_file(own / "local" / "counterpoint-north.yaml")
+    assert read.data == "/srv/scans/table.csv"
+    assert read.storage == own / "counterpoint"
+    proxy = (tmp_path / "together" / "server" / "nginx.conf").read_text()
+    assert "location /v1/fleet/ {" in proxy
+    assert "control" not in proxy
+
+
+def test_flower_tells_nobody_of_itself_unless_asked_to(monkeypatch):
+    for name in ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK"):
+        monkeypatch.delenv(name, raising=False)
+    assert environment()["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert environment()["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
+    assert environment()["FLWR_TELEMETRY_ENABLED"] == "1"
+
+
+def test_what_needs_all_data_in_one_place_is_refused(small, tmp_path):  # noqa: F811
+    code, _, errors = call(
+        "flower", "simulate", "pooled", small, "--out", tmp_path / "run", "--image-size", 32
+    )
+    assert code == 2
+    assert "counterpoint run" in " ".join(errors.split())
+    assert not (tmp_path / "run").exists()
