@@ -94,7 +94,7 @@ def lay_out(
     runs: Path,
 ) -> None:
     """Write the settings files of server and sites."""
-    (workspace / "events").touch()
+    write_text(workspace / "events", "")
     server = {"runs": str(runs), "imports": ANY_CODE, "events": str(workspace / "events")}
     write_site_file(workspace / "server" / "local" / SETTINGS, server)
     for client, site in zip(clients, sites, strict=True):

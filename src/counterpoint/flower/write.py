@@ -16,6 +16,7 @@ APP = """\
 [project]
 name = {name}
 version = "1.0.0"
+description = "A run of Counterpoint: settings, and no code"
 license = "Apache-2.0"
 dependencies = []
 
