@@ -2,11 +2,8 @@
 
 import contextlib
 import shutil
-import threading
 import tomllib
 import types
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Listener
 
 import pytest
 
@@ -23,12 +20,12 @@ from counterpoint.flower.programs import SERVER, SITE, environment
 from counterpoint.flower.simulate import lay_out, started
 from counterpoint.flower.site import Site
 from counterpoint.flower.write import write_app
-from counterpoint.remote import Plan
 from counterpoint.remote.rehearsal import gather_from_sites
 from counterpoint.remote.site_file import read_site_file, settings_file, write_site_file
 from tests.running import call
 from tests.test_remote import (  # noqa: F401  (a fixture)
     SETTINGS,
+    SIX,
     Loopback,
     assert_equal,
     sites_by_round,
@@ -36,37 +33,25 @@ from tests.test_remote import (  # noqa: F401  (a fixture)
     warnings,
 )
 
-METHODS = ["prrfl", "fedavg", "scaffold"]
-
 
 def test_processes_give_the_run_on_one_machine(small, tmp_path, quick):  # noqa: F811
-    """Three methods as three runs at the same time, so that server and sites start only once."""
     workspace, out, told = tmp_path / "flower", tmp_path / "runs", []
-    settings = SETTINGS | {"rounds": 1}
-    apps, runs = {}, []
-    for method in METHODS:
-        run(method, str(small), out=tmp_path / "here" / method, settings=settings)
-        made = Loopback(tmp_path, method, small, rounds=1)
-        apps[method] = Plan(**{**vars(made.plan), "name": method})
-    lay_out(workspace, list(made.plan.sites), made.federation, list(made.sites.values()), out)
-    with started(workspace, list(made.plan.sites)) as flower, ThreadPoolExecutor() as pool:
-        for method, plan in apps.items():
-            app = write_app(workspace / f"app-{method}", plan)
-            runs.append(pool.submit(flower.run, app, method, told.append))
-        for one in runs:
-            one.result()
+    run("prrfl", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 1})
+    made = Loopback(tmp_path, "prrfl", small, rounds=1)
+    clients, sites = list(made.plan.sites), list(made.sites.values())
+    lay_out(workspace, clients, made.federation, sites, out)
+    with started(workspace, clients) as flower:
+        flower.run(write_app(workspace / "app", made.plan), made.plan.name, told.append)
     assert not [event for event in told if "warning" in event]
-    for method, plan in apps.items():
-        mine, reference = out / method, tmp_path / "here" / method
-        gather_from_sites(workspace, plan, mine)
-        files = ["scores.csv", "payloads.csv", "test_cases.csv", "results.json"]
-        models = [
-            f.relative_to(reference) for f in (reference / "models").rglob("*") if f.is_file()
-        ]
-        assert len(models) >= 2
-        for file in (*files, *models):
-            assert (mine / file).read_bytes() == (reference / file).read_bytes(), (method, file)
-        assert not list((mine / "state").glob("site-*"))  # they are the sites' own
+    gather_from_sites(workspace, made.plan, out / "run")
+    models = [file.relative_to(tmp_path / "here") for file in (tmp_path / "here").rglob("*.json")]
+    for file in ("scores.csv", "payloads.csv", "test_cases.csv", *models):
+        mine, reference = out / "run" / file, tmp_path / "here" / file
+        assert mine.read_bytes() == reference.read_bytes(), file
+    for site in made.sites:
+        file = f"models/personal/{site}.safetensors"
+        assert (out / "run" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+    assert not list((out / "run" / "state").glob("site-*"))  # they are the sites' own
 
 
 class Grid:
@@ -96,8 +81,7 @@ class Grid:
         self.stack = contextlib.ExitStack()
         for name in self.plan.sites:
             own = read_site_file(self.folder / "sites" / name / "local" / settings_file(name))
-            listener = self.stack.enter_context(Listener(str(self.folder / name), "AF_UNIX"))
-            threading.Thread(target=Site(name, own).serve, args=[listener], daemon=True).start()
+            self.stack.enter_context(Site(name, own).listening(str(self.folder / name)))
         return self
 
     def __exit__(self, *error):
@@ -137,12 +121,13 @@ class Grid:
 
 
 @pytest.fixture
-def grid(small, tmp_path, quick, monkeypatch):  # noqa: F811
+def grid(request, small, tmp_path, quick, monkeypatch):  # noqa: F811
     monkeypatch.setattr(server_app, "ASK_AGAIN", 0.01)
     monkeypatch.setattr(server_app, "PATIENCE", 0.2)
     for name, value in (("_run_id", 1), ("_task_id", 1), ("_node_id", 0)):
         monkeypatch.setattr(TaskIdentity, name, value)
-    with Grid(tmp_path, "fedavg", small, monkeypatch, rounds=3) as made:
+    method = getattr(request, "param", "fedavg")
+    with Grid(tmp_path, method, small, monkeypatch, rounds=3) as made:
         yield made
 
 
@@ -164,8 +149,14 @@ def in_round(grid, round, which, change):
     grid.change = maybe
 
 
+@pytest.mark.parametrize("grid", SIX, indirect=True)
 def test_over_a_grid_it_is_the_run_on_one_machine(grid, small, tmp_path):  # noqa: F811
-    run("fedavg", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 3})
+    run(
+        grid.plan.settings.method.name,
+        str(small),
+        out=tmp_path / "here",
+        settings=SETTINGS | {"rounds": 3},
+    )
     grid.conduct()
     assert not warnings(grid)
     assert_equal(settled(grid), tmp_path / "here")

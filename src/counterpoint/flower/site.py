@@ -6,7 +6,7 @@ import logging
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
@@ -38,8 +38,7 @@ def serve(folder: Path, arguments: Sequence[str]) -> int:
     site = Site(*own_settings(folder))
     with tempfile.TemporaryDirectory(prefix="counterpoint-") as place:  # of this user alone
         socket = str(Path(place) / "site")
-        with Listener(socket, "AF_UNIX") as listener:
-            threading.Thread(target=site.serve, args=[listener], daemon=True).start()
+        with site.listening(socket):
             command = [program("flower-supernode"), *arguments]
             with subprocess.Popen(command, env=environment({SITE: socket})) as node:
                 try:
@@ -78,12 +77,23 @@ class Site:
     plan: str = ""
     desk: Desk | None = None
 
-    def serve(self, listener: Listener) -> None:
-        """Answer message after message, one at a time."""
-        while True:
-            # who asks may be gone by now: the desk keeps the answer, should it be asked again
-            with contextlib.suppress(OSError, EOFError), listener.accept() as line:
-                self.attend(line)
+    @contextlib.contextmanager
+    def listening(self, socket: str) -> Iterator[None]:
+        """Answer what comes to a socket, one message at a time, beside what else is done."""
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                # who asks may be gone by now: the desk keeps the answer, should it be asked again
+                with contextlib.suppress(OSError, EOFError), listener.accept() as line:
+                    self.attend(line)
+
+        with Listener(socket, "AF_UNIX") as listener:
+            threading.Thread(target=serve, daemon=True).start()
+            try:
+                yield
+            finally:
+                over.set()
 
     def attend(self, line: Connection) -> None:
         """Take a message from a line and put the answer on it."""
