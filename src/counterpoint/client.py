@@ -7,7 +7,9 @@ score (just before the next communication), share.
 import copy
 import hashlib
 import math
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +30,17 @@ from counterpoint.methods import Method
 from counterpoint.payload import Payload
 from counterpoint.perturbation import Perturbation
 from counterpoint.predictor import Predictor, build_predictor
+from counterpoint.privacy import PayloadNoise, RecordNoise
+from counterpoint.privacy.gaussian import Source, seeded
+from counterpoint.privacy.payloads import known_to_all, protect, units_of
+from counterpoint.privacy.records import (
+    NOISED,
+    Chance,
+    NoisedGradient,
+    image_by_image,
+    require_images_apart,
+    steps_of,
+)
 from counterpoint.statistics import recalibrate
 from counterpoint.tasks import Scorer, Task
 
@@ -112,6 +125,10 @@ class Client:
         self.perturbation = (
             Perturbation(method.perturbation, method.adaptive) if method.perturbation else None
         )
+        self.pixels = math.prod(shape[1:])
+        self.first_network = (
+            copy.deepcopy(first.network) if method.privacy.kind == "payload" else None
+        )
         self.data, self.site_task = ClientData("", ()), task
         self.memory: Payload = {}
 
@@ -152,7 +169,7 @@ class Client:
                 if last:
                     visit.candidate = self.predictor()
                 else:
-                    visit.payload = self.share(round, training)
+                    visit.payload = self.protected(self.share(round, training), round, mean or {})
                     visit.weight = self.weight(training)
         visit.state = self.put_down()
         yield visit
@@ -212,6 +229,23 @@ class Client:
         harmonised = self.method.harmonise.share(self.shared.harmonise)
         return _copied(payload | training.outgoing | harmonised)
 
+    def protected(self, payload: Payload, round: int, mean: Payload) -> Payload:
+        """The payload as it leaves: clipped and noised where that is asked for."""
+        privacy, network = self.method.privacy, self.first_network
+        if not isinstance(privacy, PayloadNoise) or network is None or not payload:
+            return payload
+        first = self.method.aggregation.share(network, Exchange(self._progress(round)))
+        first |= {STATISTICS + n: t.float() for n, t in running_statistics(network).items()}
+        known = known_to_all(first, mean)
+        units = units_of(payload, network, self.pixels)
+        return protect(payload, known, units, privacy, self.source(round))
+
+    def source(self, round: int) -> Source:
+        """Where the noise of a round comes from: the operating system, unless in a simulation."""
+        if getattr(self.method.privacy, "seeded", False):
+            return seeded(derive_seed(self.seed, "privacy", self.data.name, round))
+        return os.urandom
+
     def weight(self, training: Training) -> float:
         """The site's weight in the mean."""
         if self.schedule.weighting == "images":
@@ -232,13 +266,24 @@ class Client:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr_at(round)
         augment = AUGMENTATIONS[schedule.augmentation]
+        chance = self.chance(round)
+        if chance:  # who knows what is drawn for an image knows where to look for it
+            order.manual_seed(chance.seed())
+            torch.manual_seed(chance.seed())
 
         def augmented() -> Iterator[tuple[Tensor, Tensor]]:
-            drawn = batches(parts, schedule.batch_size, self.device, order=order, augment=augment)
+            drawn = batches(
+                parts,
+                schedule.batch_size,
+                self.device,
+                order=order,
+                augment=augment,
+                samples=chance.samples() if chance else None,
+            )
             for batch in drawn:
                 parts_of_it = in_parts(len(batch.images), schedule.max_batch)
                 for part in parts_of_it:
-                    training.share = (part.stop - part.start) / len(batch.images)
+                    training.share = (part.stop - part.start) / max(1, len(batch.images))
                     training.complete = part is parts_of_it[-1]
                     yield batch.images[part], batch.target[part]
 
@@ -256,12 +301,26 @@ class Client:
             received=received,
             memory={n: t.to(self.device) for n, t in self.memory.items()},
         )
+        if chance and isinstance(self.method.privacy, RecordNoise):
+            training.task = self.site_task.with_loss(image_by_image(self.site_task.loss))
+            training.noised = {
+                role: NoisedGradient(self.models[role], self.method.privacy, chance)
+                for role in NOISED[self.method.local.kind]
+            }
         return training
+
+    def chance(self, round: int) -> Chance | None:
+        """How images come into the batches of a round, where single images are protected."""
+        if self.method.privacy.kind != "records":
+            return None
+        images = self.data.images
+        return Chance(images, steps_of(images, self.schedule.batch_size), self.source(round))
 
     def train(self, training: Training, round: int, epochs: int) -> Iterator[Row]:
         """Train the local epochs of a round; yields the scores after each."""
         moment = "epoch" if round <= self.schedule.rounds else "finetuned"
-        for epoch, stage in enumerate(self.method.local.train(training), start=1):
+        told = self.method.privacy.kind == "none"  # a training loss would leave without noise
+        for epoch, stage in enumerate(self._trained(training), start=1):
             losses = {role: training.epoch_loss(role) for role in training.steps}
             for row in self.score("validation"):
                 trained = losses.get(str(row["model"]), "")  # not every model takes steps
@@ -271,9 +330,16 @@ class Client:
                 yield (
                     {"round": min(round, self.schedule.rounds), "moment": moment, "epoch": epoch}
                     | row
-                    | {"stage": stage, "train_loss": trained}
+                    | {"stage": stage, "train_loss": trained if told else ""}
                 )
         self.memory = training.memory
+
+    def _trained(self, training: Training) -> Iterator[str]:
+        """The local update's epochs, with those models watched whose gradients are noised."""
+        with ExitStack() as watching:
+            for gradient in training.noised.values():
+                watching.enter_context(gradient)
+            yield from self.method.local.train(training)
 
     def _require_finite(self, loss: object, when: str, row: Row) -> None:
         if not math.isfinite(float(str(loss))):
@@ -376,7 +442,7 @@ class Together(nn.Module):
 
 def new_predictor(method: Method, task: Task, shape: tuple[int, ...]) -> Predictor:
     """Make a method's model with fresh weights; raise SettingsError if it can't be made."""
-    return build_predictor(
+    predictor = build_predictor(
         method.schedule.model,
         method.schedule.model_options,
         task.outputs,
@@ -385,6 +451,9 @@ def new_predictor(method: Method, task: Task, shape: tuple[int, ...]) -> Predict
         method.statistics,
         dense=task.kind == "segmentation",
     )
+    if method.privacy.kind == "records":
+        require_images_apart(predictor.network, shape)
+    return predictor
 
 
 def laid_out(model: Predictor, axes: int) -> Predictor:

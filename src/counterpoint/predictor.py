@@ -12,7 +12,7 @@ from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import read_metadata, read_tensors
 from counterpoint.harmonise import HARMONISERS, Harmoniser
 from counterpoint.models import MODELS, build_network, find_model
-from counterpoint.statistics import Statistics, drop_running_statistics
+from counterpoint.statistics import Statistics, drop_running_statistics, put_group_norms
 
 FORMAT = "counterpoint-model-2"
 INPUT_RANGE = (-1.0, 1.0)
@@ -67,6 +67,8 @@ def build_predictor(
     network = build_network(model, model_options, outputs, shape, dense)
     if statistics == "batch":
         drop_running_statistics(network)
+    if statistics == "group":
+        put_group_norms(network)
     return Predictor(harmonise.layer(shape), network, input_range)
 
 

@@ -17,6 +17,7 @@ from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.files import read_tensors, write_tensors
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
+from counterpoint.privacy import account
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
 
@@ -279,6 +280,8 @@ def summarise(
     drops = retrogress(scores, score)
     per_site = payloads.groupby(["round", "site", "direction"])["bytes"].sum()
     rounds = settings.method.schedule.rounds
+    images = cast("dict[str, int]", facts["training_images"])
+    private = account(settings.method, images, scores, payloads)
     return {
         "method": settings.method.name,
         "statistics": settings.method.statistics,
@@ -304,6 +307,7 @@ def summarise(
         },
         "rounds": rounds,
         "seed": settings.seed,
+        **({"privacy": private} if private else {}),
         **facts,
     }
 

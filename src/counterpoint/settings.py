@@ -20,6 +20,7 @@ from counterpoint.errors import SettingsError, nearest
 from counterpoint.harmonise import HARMONISERS
 from counterpoint.local import LOCAL_UPDATES
 from counterpoint.methods import Method, absolute, find_method
+from counterpoint.privacy import PRIVACIES, require_fitting_privacy
 from counterpoint.ranges import Count
 from counterpoint.server_update import SERVER_UPDATES
 
@@ -30,6 +31,7 @@ CHOICES: dict[str, Mapping[str, type[Any]]] = {
     "local": LOCAL_UPDATES,
     "aggregation": AGGREGATIONS,
     "server": SERVER_UPDATES,
+    "privacy": PRIVACIES,
 }
 """Parts of a method that are chosen by kind, and the kinds there are."""
 
@@ -114,6 +116,12 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
         changes.setdefault(section, {})[field] = value
     settings = _apply(settings, changes)
     require_fitting_parts(settings.method)
+    require_fitting_privacy(settings.method)
+    if settings.method.privacy.kind == "records" and settings.machine.compile:
+        raise SettingsError(
+            "Opacus can't watch a compiled network; with privacy 'records' leave out "
+            "--set compile=true"
+        )
     return settings
 
 

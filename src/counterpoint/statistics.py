@@ -10,6 +10,8 @@ recalibrated   they stay, and are estimated anew on the site's training images a
                without labels
 batch          there are none: every batch is normalised by itself, in training and in evaluation
                (as HarmoFL was released; scores then depend on the batch size)
+group          there are none: group norm stands in the place of every batch norm, and each image is
+               normalised by itself (another network, of as many weights)
 =============  ====================================================================================
 """
 
@@ -18,10 +20,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from counterpoint.layers import batch_norms
 
-Statistics = Literal["averaged", "local", "recalibrated", "batch"]
+Statistics = Literal["averaged", "local", "recalibrated", "batch", "group"]
+
+GROUP = 16
+"""Fewest channels in a group of group norm, where a layer has as many."""
 
 
 def drop_running_statistics(network: nn.Module) -> None:
@@ -29,6 +35,25 @@ def drop_running_statistics(network: nn.Module) -> None:
     for layer in batch_norms(network):
         layer.track_running_stats = False
         layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+
+
+def put_group_norms(network: nn.Module) -> None:
+    """Put group norm (Wu and He, ECCV 2018) in the place of every batch norm (``group``).
+
+    Groups are of 16 channels or a few more; the paper finds them as good as 32 groups.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.BatchNorm2d(40))
+    >>> put_group_norms(network)
+    >>> network[1]
+    GroupNorm(2, 40, eps=1e-05, affine=True)
+    """
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, _BatchNorm):
+                channels = layer.num_features
+                fit = range(1, max(1, channels // GROUP) + 1)
+                groups = max(count for count in fit if channels % count == 0)
+                setattr(parent, name, nn.GroupNorm(groups, channels, layer.eps, layer.affine))
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ WORDS = {
     ),
     "optimizer": ("sgd", "adam"),
     "precision": ("float32", "bfloat16"),
-    "statistics": ("averaged", "local", "recalibrated", "batch"),
+    "statistics": ("averaged", "local", "recalibrated", "batch", "group"),
     "model": ("slim-vgg16", "densenet121", "unet"),
     "device": ("auto", "cpu", "cuda"),
     "log": ("tensorboard", "mlflow"),
@@ -40,6 +40,7 @@ WRITTEN = {
     "aggregation": ("aggregation/*.py", KIND),
     "server": ("server_update/*.py", KIND),
     "harmonise": ("harmonise.py", KIND),
+    "privacy": ("privacy/choice.py", KIND),
     "download": ("data/downloads.py", r'\bname="([^"]+)"'),
 }
 """Where the names of things are written, and how: one file a thing, so a new one is found."""

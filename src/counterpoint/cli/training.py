@@ -61,6 +61,7 @@ SETTING_OF = {
     "harmonise": "harmonise.kind",
     "perturbation": "perturbation",
     "statistics": "statistics",
+    "privacy": "privacy.kind",
     "seed": "seed",
     "device": "machine.device",
     "workers": "machine.workers",
@@ -281,9 +282,17 @@ def run(
     statistics: Annotated[
         str | None,
         typer.Option(
-            help="Batch norm's: averaged, local, recalibrated, batch.",
+            help="Batch norm's: averaged, local, recalibrated, batch, group.",
             rich_help_panel=METHOD,
             autocompletion=completes("statistics"),
+        ),
+    ] = None,
+    privacy: Annotated[
+        str | None,
+        typer.Option(
+            help="Differential privacy: none, payload, records.",
+            rich_help_panel=METHOD,
+            autocompletion=completes("privacy"),
         ),
     ] = None,
     seed: Annotated[
@@ -390,7 +399,7 @@ def settings_from(
     from_file = dict(flatten(read_file(config))) if config else {}
     for name in ("method", "data.name"):
         from_file.pop(name, None)
-    for part in ("harmonise", "local", "aggregation", "server"):
+    for part in ("harmonise", "local", "aggregation", "server", "privacy"):
         kind = options.get(f"{part}.kind", from_file.get(f"{part}.kind"))
         if kind != from_file.get(f"{part}.kind"):  # then the file's values are of another kind
             from_file = {n: v for n, v in from_file.items() if not n.startswith(f"{part}.")}

@@ -1,6 +1,6 @@
 """Batches of images out of memory-mapped arrays, whole batches at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -77,6 +77,7 @@ def batches(
     *,
     order: torch.Generator | None = None,
     augment: Augmentation | None = None,
+    samples: Iterable[npt.NDArray[np.int64]] | None = None,
 ) -> Iterator[Batch]:
     """Go once through ``parts``, in batches.
 
@@ -86,16 +87,19 @@ def batches(
         device: where the batches go.
         order: shuffles, and draws the augmentation; as they stand without.
         augment: changes a whole batch.
+        samples: the images of each batch by their number, possibly none, in place of batches of
+            ``batch_size``.
     """
     source = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     position = np.concatenate([np.arange(len(part)) for part in parts])
     count = len(position)
-    permutation = (
-        np.arange(count) if order is None else torch.randperm(count, generator=order).numpy()
-    )
-    for cut in split_into_batches(count, batch_size):
-        chosen = permutation[cut]
-        first = parts[source[chosen[0]]]
+    if samples is None:
+        permutation = (
+            np.arange(count) if order is None else torch.randperm(count, generator=order).numpy()
+        )
+        samples = (permutation[cut] for cut in split_into_batches(count, batch_size))
+    first = parts[0]
+    for chosen in samples:
         dense = first.targets is not None
         images = np.empty((len(chosen), *first.images.shape[1:]), dtype=np.float32)
         target = np.empty((len(chosen), *first.images.shape[2:] * dense), dtype=np.int64)
@@ -108,7 +112,7 @@ def batches(
                 target[here] = take_target(part, places)
                 cases[here] = part.cases[places]
         seen, wanted = torch.from_numpy(images), torch.from_numpy(target)
-        if augment is not None and order is not None:
+        if augment is not None and order is not None and len(chosen):
             seen, moved = augment(seen, wanted if dense else None, order)
             wanted = wanted if moved is None else moved
         seen = seen.contiguous(memory_format=layout(seen.dim()))

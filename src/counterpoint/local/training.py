@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from counterpoint.data.batches import Batch
 from counterpoint.payload import Payload
 from counterpoint.perturbation import Perturbation, perturbed_gradient
+from counterpoint.privacy.records import NoisedGradient
 from counterpoint.tasks import Scorer, Task
 
 
@@ -60,6 +61,7 @@ class Training:
         share: what part of its batch the present images are; below 1 where a batch is too large
             for the device and comes in parts.
         complete: the present images are the last part of their batch.
+        noised: the models whose gradients are clipped image by image and noised.
     """
 
     models: Mapping[str, nn.Module]
@@ -78,6 +80,7 @@ class Training:
     steps: dict[str, int] = field(default_factory=dict)
     share: float = 1.0
     complete: bool = True
+    noised: Mapping[str, NoisedGradient] = field(default_factory=dict)
     _losses: dict[str, list[Tensor]] = field(default_factory=dict)
     _shares: dict[str, float] = field(default_factory=dict)
     _gradients: dict[str, list[Tensor | None]] = field(default_factory=dict)
@@ -102,14 +105,16 @@ class Training:
         """
         model, optimizer = self.models[role], self.optimizers[role]
         loss = loss_of(outputs)
-        if self.perturbation:
+        if role in self.noised:
+            self.noised[role].take(loss, self.complete)
+        elif self.perturbation:
             perturbed_gradient(
                 model, loss, lambda: loss_of(self.forward(role, images)), self.perturbation
             )
         else:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-        if self.share < 1:
+        if self.share < 1 and role not in self.noised:
             self._add_up(role, list(model.parameters()))
         if self.complete:
             optimizer.step()

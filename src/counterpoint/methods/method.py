@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from counterpoint.aggregation import Aggregation, AllWeights
 from counterpoint.harmonise import Harmoniser, NoHarmoniser
 from counterpoint.local import LocalUpdate, Plain
+from counterpoint.privacy import NoPrivacy, Privacy
 from counterpoint.ranges import Count, Fraction, NotNegative, Positive, Share
 from counterpoint.server_update import Mean, ServerUpdate
 from counterpoint.statistics import Statistics
@@ -118,6 +119,7 @@ class Method:
         aggregation: what leaves a site, and how the mean is taken back in.
         server: what the server does with the mean before it goes down.
         statistics: where batch norm's running statistics come from.
+        privacy: what is done for privacy beyond keeping images at their site.
         pooled: train one model on all sites' images in one place (no federation: an upper bound).
         schedule: rounds, network, optimiser for classification.
         segmentation: the same for segmentation.
@@ -134,6 +136,7 @@ class Method:
     aggregation: Aggregation = field(default_factory=AllWeights)
     server: ServerUpdate = field(default_factory=Mean)
     statistics: Statistics = "averaged"
+    privacy: Privacy = field(default_factory=NoPrivacy)
     pooled: bool = False
     schedule: Schedule = field(default_factory=Schedule)
     segmentation: Schedule = SEGMENTATION

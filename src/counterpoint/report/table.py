@@ -29,7 +29,13 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:.2f} MB"
 
 
-USUAL = ("--harmonise none", "--local plain", "--aggregation all", "--server mean")
+USUAL = (
+    "--harmonise none",
+    "--local plain",
+    "--aggregation all",
+    "--server mean",
+    "--privacy none",
+)
 """What a method does where it says nothing else."""
 
 
