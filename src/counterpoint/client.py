@@ -283,7 +283,8 @@ class Client:
             for batch in drawn:
                 parts_of_it = in_parts(len(batch.images), schedule.max_batch)
                 for part in parts_of_it:
-                    training.share = (part.stop - part.start) / max(1, len(batch.images))
+                    share = (part.stop - part.start) / max(1, len(batch.images))
+                    training.share = share if len(batch.images) else 1.0
                     training.complete = part is parts_of_it[-1]
                     yield batch.images[part], batch.target[part]
 

@@ -31,13 +31,13 @@ def seeded(seed: int) -> Source:
 
 
 def uniform(count: int, source: Source) -> npt.NDArray[np.float64]:
-    """``count`` independent numbers from all of (0, 1), 53 bits each.
+    """``count`` independent numbers from all of (0, 1), 52 bits each.
 
     Not from a generator with a seed of 32 bits, as PyTorch's is on the CPU: who sees the result
     could try all seeds.
     """
-    whole = np.frombuffer(source(8 * count), dtype="<u8") >> np.uint64(11)
-    return (whole.astype(np.float64) + 0.5) * 2.0**-53
+    whole = np.frombuffer(source(8 * count), dtype="<u8") >> np.uint64(12)
+    return (whole.astype(np.float64) + 0.5) * 2.0**-52
 
 
 def gaussian(shape: Iterable[int], source: Source) -> Tensor:
