@@ -132,6 +132,11 @@ def plan_without_data(
             "pooled training, --holdout and --train-limit smallest need the data of all sites in "
             "one place; use `counterpoint run`"
         )
+    if getattr(chosen.method.privacy, "seeded", False):
+        raise SettingsError(
+            "noise that follows from a seed which all parties know can be taken off again; across "
+            "sites leave out --set privacy.seeded=true"
+        )
     form = Form(chosen.data.volumes or "slices", bool(chosen.data.neighbours), chosen.data.window)
     facts: dict[str, Any] = {
         "data": data,

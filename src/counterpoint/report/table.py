@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from counterpoint.report.words import heading, number
+from counterpoint.report.words import heading, number, privacy_in_words
 from counterpoint.results import Result
 from counterpoint.settings import CHOICES, as_dict, make_settings
 
@@ -74,6 +74,9 @@ def results_table(result: Result) -> RenderableType:
     ]
     sent, got = (values["bytes"][f"{d}_per_round_and_site"] for d in ("up", "down"))
     lines.append(f"each site and round: {megabytes(sent)} up, {megabytes(got)} down")
+    if private := values.get("privacy"):
+        lines.append(f"privacy: {privacy_in_words(private)}")
+        lines.append(f"not covered by it: {'; '.join(private['not_covered'])}")
     lines += [f"note: {note}" for note in values["data_notes"]]
     return Group(table, *(Text(line) for line in lines))
 

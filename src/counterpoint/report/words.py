@@ -1,6 +1,8 @@
 """Scores as people write them."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 HEADINGS = {
     "macro_f1": "macro-F1",
@@ -37,3 +39,32 @@ def number(metric: str, value: float | None) -> str:
     if metric == "loss":
         return f"{value:.3f}"
     return f"{value:.1f}" if metric == "hd95" else f"{100 * value:.1f}"
+
+
+def privacy_in_words(told: Mapping[str, Any]) -> str:
+    """The entry ``privacy`` of a run's results as a sentence.
+
+    >>> privacy_in_words({"kind": "records", "clip": 1.0, "noise": 2.0, "delta": 1e-05,
+    ...                   "noise_from": "the run's seed", "unit": "one training image",
+    ...                   "epsilon": {"A": 3.21, "B": 4.0}})
+    "records, clip 1, noise 2 from the run's seed: epsilon 3.21 to 4 for one training image at \
+delta 1e-05"
+    """
+    text = (
+        f"{told['kind']}, clip {told['clip']:g}, noise {told['noise']:g} from {told['noise_from']}"
+    )
+    if "epsilon_of_means" in told:
+        return (
+            f"{text}: epsilon for {told['unit']} {_span(told['epsilon'])} towards the server, "
+            f"{_span(told['epsilon_of_means'])} towards another site, at delta {told['delta']:g}"
+        )
+    return f"{text}: epsilon {_span(told['epsilon'])} for {told['unit']} at delta {told['delta']:g}"
+
+
+def _span(epsilon: Mapping[str, float | None]) -> str:
+    values = [math.inf if value is None else value for value in epsilon.values()]
+    low, high = (
+        "infinite (no guarantee)" if math.isinf(end) else f"{end:.3g}"
+        for end in (min(values), max(values))
+    )
+    return low if low == high else f"{low} to {high}"

@@ -7,6 +7,7 @@ import pandas as pd
 from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
 from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.words import counted, megabytes
+from counterpoint.report.words import privacy_in_words
 
 SHARED = {
     "all": "all weights of the network",
@@ -29,10 +30,11 @@ def payloads(study: Study) -> Section:
         Text(
             "Every array that crossed between a hospital and the server was written down as it "
             "crossed; this is the whole list. No image, no label of an image and no file name is "
-            "among it. Weights are not images, but they are made from them: these runs add no "
-            "noise and no encryption of their own that would keep a server from studying them."
+            "among it. Weights are not images, but they are made from them: without noise, nothing "
+            "here keeps a server from studying them."
         )
     ]
+    blocks += [Text(_privacy(arm)) for arm in study.arms if "privacy" in arm.first.values]
     if sharing:
         blocks.append(_totals(sharing))
     for arm in sharing:
@@ -45,6 +47,15 @@ def payloads(study: Study) -> Section:
         for arm in silent
     ]
     return Section("payloads", "What left each hospital", [*blocks, Items(notes)])
+
+
+def _privacy(arm: Arm) -> str:
+    told = arm.first.values["privacy"]
+    return (
+        f"{arm.label}: differential privacy by {privacy_in_words(told)}. The smaller epsilon is, "
+        f"the less can be told; above 10 or so little is promised. Not covered: "
+        f"{'; '.join(told['not_covered'])}."
+    )
 
 
 def _totals(arms: Sequence[Arm]) -> Table:
