@@ -155,7 +155,9 @@ def legend(figure: Figure, handles: Iterable[Any]) -> None:
 
     What several panels have in common is named once.
     """
-    named = {str(handle.get_label()): handle for handle in handles}
+    named: dict[str, Any] = {}
+    for handle in handles:
+        named.setdefault(str(handle.get_label()), handle)
     if not named:
         return
     longest = max(len(line) for label in named for line in label.split("\n"))
