@@ -192,7 +192,12 @@ def test_missing_files_are_an_error_or_left_out(table, write, tmp_path):
     [
         (3, "label", "", r"all.csv, line 5: no value in column 'label'"),
         (3, "label", "NaN", r"line 5: no value in column 'label'"),
-        (3, "site", "NA", r"line 5: no value in column 'site'.*NA, N/A, nan and null count as none"),
+        (
+            3,
+            "site",
+            "NA",
+            r"line 5: no value in column 'site'.*NA, N/A, nan and null count as none",
+        ),
         (3, "image", "", r"line 5: no value in column 'image'"),
         (3, "image", "1/../1/1.png", r"line 5: the image .* is already in line 3"),
         (3, "split", "", r"line 5: no value in column 'split'"),
