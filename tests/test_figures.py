@@ -52,6 +52,7 @@ def made(
     results = {
         "method": method,
         "seed": seed,
+        "task": "classification",
         "score": "macro_f1",
         "metrics": ["macro_f1"],
         "test": {site: {"macro_f1": value, "loss": 1 - value} for site, value in test.items()},
