@@ -36,6 +36,8 @@ from counterpoint.privacy.records import (
     image_by_image,
     require_images_apart,
 )
+from counterpoint.remote.plan import plan_without_data
+from counterpoint.report.page import write_report
 from counterpoint.settings import make_settings
 from counterpoint.spectrum import low_frequencies
 from counterpoint.tasks import make_task
@@ -419,3 +421,18 @@ def test_what_noise_does_not_cover_is_refused_in_words(
 ) -> None:
     with pytest.raises(SettingsError, match=says):
         make_settings(method, "phantom", settings)
+
+
+def test_across_sites_noise_must_not_follow_from_a_seed() -> None:
+    settings = {"privacy": "payload", "privacy.seeded": True}
+    with pytest.raises(SettingsError, match="can be taken off again"):
+        plan_without_data("run", "fedavg", "lesions", ["a", "b"], ["c", "d"], settings)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_report_says_what_noise_promises(tmp_path: Path) -> None:
+    run("fedavg", "phantom", out=tmp_path / "run", **QUICK, privacy="payload", noise=0.0)
+    write_report(tmp_path / "run", out=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "differential privacy by payload, clip 1, noise 0" in page
+    assert "infinite (no guarantee)" in page

@@ -44,8 +44,8 @@ def put_group_norms(network: nn.Module) -> None:
 
     >>> network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.BatchNorm2d(40))
     >>> put_group_norms(network)
-    >>> network[1].num_groups
-    2
+    >>> network[1].num_groups, network[1].num_channels
+    (2, 40)
     """
     for parent in list(network.modules()):
         for name, layer in parent.named_children():

@@ -1,0 +1,91 @@
+"""What noise costs and what it is worth: FedAvg on the phantom with each kind of privacy.
+
+    python studies/privacy/table.py OUT
+
+OUT receives a run folder for every row; those that are there already are gone on with or only
+read. The table goes to OUT/table.md and to the terminal. The records rows need Opacus
+(`pip install 'counterpoint[privacy]'`). Noise is seeded, so that the table can be made again.
+"""
+
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import counterpoint
+from counterpoint.report.words import number
+
+COMMON: dict[str, object] = {
+    "rounds": 12,
+    "local_epochs": 2,
+    "batch_size": 16,
+    "image_size": 32,
+    "model": "slim-vgg16",
+    "statistics": "group",
+    "augmentation": "flips",
+    "schedule.lr": 0.05,
+    "schedule.momentum": 0.9,
+    "lr_decay": 1.0,
+    "workers": 1,
+    "threads": 1,
+}
+ROWS: list[tuple[str, float]] = [
+    ("none", 0.0),
+    *(("payload", noise) for noise in (0.0, 0.001, 0.01, 0.1, 1.0)),
+    *(("records", noise) for noise in (0.0, 0.5, 1.0, 2.0)),
+]
+"""Kind of privacy and noise; the clip is 1."""
+
+
+def settings_of(kind: str, noise: float) -> dict[str, object]:
+    """The settings of a row."""
+    if kind == "none":
+        return COMMON
+    return COMMON | {"privacy": kind, "clip": 1.0, "noise": noise, "privacy.seeded": True}
+
+
+def row_of(kind: str, noise: float, result: counterpoint.Result) -> str:
+    """A row of the table."""
+    told = result.results.get("privacy", {})
+    cells = [kind, f"{noise:g}" if told else ""]
+    for name in ("epsilon", "epsilon_of_means"):
+        values = list(told.get(name, {}).values())
+        ends = sorted({f"{v:.3g}" for v in values if v is not None}, key=float)
+        cells.append(" to ".join(ends[:1] + ends[1:][-1:]) if ends else "∞" if values else "")
+    mean = result.results["mean"]
+    cells += [number("macro_f1", mean["macro_f1"]), number("auc", mean["auc"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="Folder for the runs and the table.")],
+    seed: Annotated[int, typer.Option(help="Of every run.")] = 1,
+) -> None:
+    """Make the table."""
+    head = ["privacy", "noise", "epsilon", "towards another site", "macro-F1 %", "AUC %"]
+    lines = [
+        f"Seed {seed}. Python {platform.python_version()} on {platform.machine()}, PyTorch "
+        f"{version('torch')}.",
+        "",
+        ", ".join(f"{name} {value}" for name, value in COMMON.items()),
+        "",
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+    ]
+    for kind, noise in ROWS:
+        folder, start = out / f"{kind}-{noise:g}-{seed}", time.perf_counter()
+        if folder.exists():
+            result = counterpoint.resume(folder)
+        else:
+            wanted = settings_of(kind, noise) | {"seed": seed}
+            result = counterpoint.run("fedavg", "phantom", out=folder, settings=wanted)
+        lines.append(row_of(kind, noise, result))
+        print(f"{lines[-1]} {time.perf_counter() - start:.0f} s", flush=True)
+    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
