@@ -68,9 +68,9 @@ class Large(nn.Module):
             nn.Flatten(),
             nn.Linear(3 * 8 * 8, 5000),
             nn.ReLU(),
-            nn.Linear(5000, 4800),
+            nn.Linear(5000, 4810),
             nn.ReLU(),
-            nn.Linear(4800, num_classes),
+            nn.Linear(4810, num_classes),
         )
 
     def forward(self, images: Tensor) -> Tensor:
