@@ -138,6 +138,12 @@ def test_an_interval_of_seeds_is_wider_where_seeds_disagree() -> None:
     assert high == pytest.approx(1, abs=0.1)
 
 
+def test_every_score_of_several_seeds_has_an_interval(study: study_runs.Study) -> None:
+    for metric in study.values["metrics"]:
+        found = study.local.score("east", metric)
+        assert found.low <= found.value <= found.high, metric
+
+
 def test_runs_are_sorted_into_arms(study: study_runs.Study) -> None:
     kinds = [(arm.label, arm.kind, [run.seed for run in arm.runs]) for arm in study.arms]
     assert kinds == [
