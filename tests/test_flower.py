@@ -13,7 +13,7 @@ from flwr.app import Context, Error, RecordDict, UserConfig
 from flwr.app import Message as Parcel
 from flwr.supercore.task_identity import TaskIdentity
 
-from counterpoint import run
+from counterpoint import api, run
 from counterpoint.flower import client
 from counterpoint.flower import server as server_app
 from counterpoint.flower.programs import SERVER, SITE, environment
@@ -34,7 +34,8 @@ from tests.test_remote import (  # noqa: F401  (a fixture)
 )
 
 
-def test_processes_give_the_run_on_one_machine(small, tmp_path, quick):  # noqa: F811
+def test_processes_give_the_run_on_one_machine(small, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(api, "draw_figures", lambda result: None)
     workspace, out, told = tmp_path / "flower", tmp_path / "runs", []
     run("prrfl", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 1})
     made = Loopback(tmp_path, "prrfl", small, rounds=1)
