@@ -302,11 +302,19 @@ class Small(nn.Module):
         return self.layers(images)
 
 
-def step(noise: float, clip: float, cuts: list[int], count: int = 6, batch: int = 4) -> nn.Module:
+def step(
+    noise: float,
+    clip: float,
+    cuts: list[int],
+    count: int = 6,
+    batch: int = 4,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> nn.Module:
     """Take a step on ``count`` images, in parts, and give the model with its gradient."""
     torch.manual_seed(1)
-    model = Small()
+    model = Small().to(memory_format=layout)  # type: ignore[call-overload]
     images, target = torch.randn(count, 3, 8, 8), torch.arange(count) % 3
+    images = images.contiguous(memory_format=layout)
     task = make_task("classification", ("a", "b", "c"))
     task = task.with_loss(image_by_image(task.loss))
     privacy = RecordNoise(clip=clip, noise=noise)
@@ -329,9 +337,12 @@ def step(noise: float, clip: float, cuts: list[int], count: int = 6, batch: int 
 
 @pytest.mark.usefixtures("opacus")
 @pytest.mark.parametrize("cuts", [[0, 6], [0, 2, 6]], ids=["whole", "in parts"])
-def test_gradients_are_clipped_as_by_hand_image_by_image(cuts: list[int]) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_clipped_as_by_hand_image_by_image(
+    cuts: list[int], layout: torch.memory_format
+) -> None:
     clip = 0.5
-    model = step(noise=0.0, clip=clip, cuts=cuts)
+    model = step(noise=0.0, clip=clip, cuts=cuts, layout=layout)
     torch.manual_seed(1)
     alone = Small()
     images, target = torch.randn(6, 3, 8, 8), torch.arange(6) % 3

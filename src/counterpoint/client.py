@@ -453,7 +453,7 @@ def new_predictor(method: Method, task: Task, shape: tuple[int, ...]) -> Predict
         dense=task.kind == "segmentation",
     )
     if method.privacy.kind == "records":
-        require_images_apart(predictor.network, shape)
+        require_images_apart(laid_out(predictor, len(shape) + 1).network, shape)
     return predictor
 
 

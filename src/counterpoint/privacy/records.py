@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from counterpoint.data.batches import split_into_batches
+from counterpoint.data.batches import layout, split_into_batches
 from counterpoint.errors import SettingsError
 from counterpoint.layers import running_statistics
 from counterpoint.privacy.choice import RecordNoise
@@ -159,7 +159,7 @@ def clipped_sum(gradients: Mapping[str, Tensor], clip: float) -> dict[str, Tenso
 
 
 def require_images_apart(network: nn.Module, shape: tuple[int, ...]) -> None:
-    """Refuse a network in which images of a batch are not apart from each other.
+    """Refuse a network, in its layout of training, in which images of a batch are not apart.
 
     Raises:
         SettingsError: with what to do; also if Opacus is not installed.
@@ -174,6 +174,7 @@ def require_images_apart(network: nn.Module, shape: tuple[int, ...]) -> None:
         )
     trial = copy.deepcopy(network).train()
     images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=layout(images.dim()))
     one, other = images[:2], images[[0, 2]]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -224,12 +225,24 @@ def _backward(loss: Tensor) -> None:
 
 
 def _hooks_class() -> Any:
-    """Opacus's hooks that keep the gradients of single images."""
+    """Opacus's hooks that keep the gradients of single images.
+
+    They walk through an image by strides that fit PyTorch's usual layout only; those of
+    channels-last images came out wrong (Opacus 1.6.0).
+    """
     try:
         from opacus.grad_sample.grad_sample_module import GradSampleHooks
     except ImportError as error:
         raise SettingsError(INSTALL) from error
-    return GradSampleHooks
+
+    class UsualLayout(GradSampleHooks):
+        """The same, whatever the layout in which a network computes."""
+
+        def rearrange_grad_samples(self, **given: Any) -> tuple[list[Tensor], Tensor]:
+            activations, backprops = super().rearrange_grad_samples(**given)
+            return [tensor.contiguous() for tensor in activations], backprops.contiguous()
+
+    return UsualLayout
 
 
 def epsilon_of_steps(noise: float, share: float, steps: int, delta: float) -> float:
