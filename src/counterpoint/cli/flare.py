@@ -175,6 +175,9 @@ def poc(
     followed and collected, and all are stopped, after Ctrl-C as well; then, the same command goes
     on from the last complete round.
     """
+    from counterpoint.flare.simulate import require_flare
+
+    require_flare()
     from counterpoint.flare.poc import rehearse
     from counterpoint.report.live import live_display
 

@@ -1,4 +1,4 @@
-"""Startup kits started as processes on this machine, and ended with all that they start."""
+"""Processes of FLARE on this machine, and an end to all that they start."""
 
 import contextlib
 import os
@@ -25,31 +25,35 @@ LOG = "output.txt"
 
 @dataclass
 class Processes:
-    """Processes of kits, by the kits' folders."""
+    """Processes by the folders that they were started in."""
 
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: dict[Path, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     def start(self, kit: Path) -> None:
         """Start a kit as its ``start.sh`` does, but once: what ends is not started again."""
+        self.run(kit, ["bash", str(kit / "startup" / "sub_start.sh"), "--once"], kit / LOG)
+
+    def run(self, place: Path, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+        """Start a command in a folder, with the Python and the packages of this process."""
         there = str(Path(sys.executable).parent)
-        path = os.pathsep.join(place for place in sys.path if place)
         environment = {
             **os.environ,
             "PATH": os.pathsep.join([there, os.environ.get("PATH", "")]),
-            "PYTHONPATH": path,
+            "PYTHONPATH": os.pathsep.join(one for one in sys.path if one),
             MARK: self.mark,
         }
-        with open(kit / LOG, "ab") as log:
-            self.started[kit] = subprocess.Popen(
-                ["bash", str(kit / "startup" / "sub_start.sh"), "--once"],
-                cwd=kit,
+        with open(log, "ab") as output:
+            self.started[place] = subprocess.Popen(
+                command,
+                cwd=place,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        return self.started[place]
 
     def check_alive(self) -> None:
         """Raise StateError if a kit's process has ended."""

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,6 @@ from counterpoint.folder import RunFolder
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.rehearsal import (
     ANY_CODE,
-    end_session,
     follow,
     gather_from_sites,
     heed,
@@ -113,24 +110,16 @@ def run_simulator(workspace: Path, plans: Sequence[Plan], report: Report) -> Non
     Raises:
         CounterpointError: what the server has ended with, or that the simulator failed.
     """
+    from counterpoint.flare.processes import processes  # it needs what FLARE brings
+
     events, log = workspace / "events", workspace / "log"
     events.touch()
     code = "import sys; from counterpoint.flare.simulate import main; main(*sys.argv[1:])"
-    path = os.pathsep.join(place for place in sys.path if place)
-    with open(log, "wb") as output, open(events, encoding="utf-8") as coming:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(workspace), ",".join(plans[0].sites)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-        )
-        try:
-            if heed(follow(coming, process), {plan.name for plan in plans}, report):
-                return  # all is on the disk; FLARE would take its time to close
-        finally:
-            end_session(process)
+    command = [sys.executable, "-c", code, str(workspace), ",".join(plans[0].sites)]
+    with processes() as ours, open(events, encoding="utf-8") as coming:
+        process = ours.run(workspace, command, log)
+        if heed(follow(coming, process), {plan.name for plan in plans}, report):
+            return  # all is on the disk; FLARE would take its time to close
     errors = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
     raise StateError(
         f"FLARE's simulator ended with code {process.returncode}, and not the run: "
