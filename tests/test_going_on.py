@@ -407,7 +407,7 @@ def most_bytes(limit: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("limit", "file", "in_a_process"),
     [
-        (500, "state/site-0000-00003-state.safetensors", True),
+        (500, "state/site-0000-00003-candidate.safetensors", True),
         (1900, "payloads.csv", False),
     ],
 )

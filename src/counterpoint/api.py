@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import counterpoint.data as readers
+from counterpoint.calibration import choose_workers
 from counterpoint.client import new_predictor
 from counterpoint.crew import Event, Report, choose_device, share_cores, told
 from counterpoint.data.site import Federation, SiteData
@@ -60,6 +63,8 @@ def run(
     wanted = {**(settings or {}), **options}
     chosen, federation, sites = prepare(method, data, Path(out), wanted, report)
     made = task_of(chosen, federation)
+    if chosen.machine.workers is None:
+        chosen = _calibrated(chosen, federation, made, sites)
     facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
     folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
     return _leave(federate(folder, chosen, federation, made, sites, report))
@@ -98,13 +103,8 @@ def prepare(
         chosen = dataclasses.replace(chosen, data=Data(**source))
     made = task_of(chosen, federation)
     new_predictor(chosen.method, made, input_shape(federation, chosen))  # fails here, if it does
-    workers, threads = share_cores(
-        1 if chosen.method.pooled else len(federation.sites),
-        chosen.machine.workers,
-        chosen.machine.threads,
-        device,
-    )
-    chosen = _with_machine(chosen, workers, threads)
+    _, threads = _cores(chosen, federation, device)
+    chosen = _with_machine(chosen, chosen.machine.workers, threads)
     return chosen, *_decode(chosen, federation, report)
 
 
@@ -210,6 +210,25 @@ def draw_figures(result: Result) -> None:
     save(retrogress_curve(result), result.path / "retrogress")
 
 
-def _with_machine(settings: Settings, workers: int, threads: int) -> Settings:
+def _cores(settings: Settings, federation: Federation, device: torch.device) -> tuple[int, int]:
+    """Workers that the machine has room for, and the threads of one."""
+    clients = 1 if settings.method.pooled else len(federation.sites)
+    return share_cores(clients, settings.machine.workers, settings.machine.threads, device)
+
+
+def _calibrated(
+    settings: Settings, federation: Federation, task: Task, sites: list[SiteData]
+) -> Settings:
+    """The settings with the number of workers that was left open."""
+    device = choose_device(settings.machine.device)
+    workers, threads = _cores(settings, federation, device)
+    if device.type == "cpu":
+        images = sum(len(site.part("train")) for site in sites[: len(federation.sites)])
+        shape = input_shape(federation, settings)
+        workers = choose_workers(settings, task, shape, images, workers, threads)
+    return _with_machine(settings, workers, threads)
+
+
+def _with_machine(settings: Settings, workers: int | None, threads: int) -> Settings:
     machine = dataclasses.replace(settings.machine, workers=workers, threads=threads)
     return dataclasses.replace(settings, machine=machine)

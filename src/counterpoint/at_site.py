@@ -9,7 +9,7 @@ from pathlib import Path
 
 from counterpoint.client import Client, ClientData, Visit
 from counterpoint.crew import Report
-from counterpoint.folder import Kept, keep
+from counterpoint.folder import Kept, keep, read_mean
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Answer:
 def work(client: Client, job: Job, report: Report) -> Answer:
     """Do one site's round: take its state up, visit, put the state down on the site's disk."""
     order, folder = job.order, job.folder
-    state, mean = (kept.read(folder) if kept else None for kept in (order.state, order.mean))
+    state = order.state.read(folder) if order.state else None
+    mean = read_mean(order.mean, folder) if order.mean else None
     for event in client.visit(job.data, state, mean, order.round):
         if isinstance(event, Visit):
             visit = event

@@ -171,7 +171,7 @@ class Client:
                 else:
                     visit.payload = self.protected(self.share(round, training), round, mean or {})
                     visit.weight = self.weight(training)
-        visit.state = self.put_down()
+        visit.state = self.put_down(visit.payload or mean or {})
         yield visit
 
     def take_up(self, data: ClientData, state: Payload | None) -> None:
@@ -180,17 +180,19 @@ class Client:
         self.memory = {} if state is None else _below("memory/", state)
         for role, model in self.models.items():
             prefix = f"model/{role}/"
-            own = self._initial if state is None else _below(prefix, state)
-            model.load_state_dict(own)
+            model.load_state_dict(self._initial | _below(prefix, state or {}))
             self.optimizers[role] = self._optimizer(model)
             if state is not None and self.schedule.keep_optimizer:
                 _load_optimizer(self.optimizers[role], _below(f"optimizer/{role}/", state))
 
-    def put_down(self) -> Payload:
-        """The site's state, on the CPU."""
+    def put_down(self, shared: Payload) -> Payload:
+        """The site's state, on the CPU, without the tensors that the next mean overwrites."""
         state: Payload = {f"memory/{name}": tensor for name, tensor in self.memory.items()}
+        brought = {f"network.{name.removeprefix(STATISTICS)}" for name in shared}
         for role, model in self.models.items():
-            state |= {f"model/{role}/{n}": t for n, t in model.state_dict().items()}
+            left_out = brought if role == self.method.local.shared else set()
+            own = {n: t for n, t in model.state_dict().items() if n not in left_out}
+            state |= {f"model/{role}/{name}": tensor for name, tensor in own.items()}
             if self.schedule.keep_optimizer:
                 tensors = _optimizer_tensors(self.optimizers[role])
                 state |= {f"optimizer/{role}/{name}": tensor for name, tensor in tensors.items()}

@@ -75,6 +75,7 @@ def share_cores(
     """Workers and threads a worker, where left open: sites fill the cores, or one a GPU.
 
     Threads depend on cores and sites, never on the number of workers, so neither do the scores.
+    Whether all those workers pay is for `counterpoint.calibration` to say.
 
     >>> share_cores(sites=4, workers=9, threads=1, device=torch.device("cpu"))
     (4, 1)

@@ -16,7 +16,7 @@ from counterpoint.crew import Report, choose_device, gather, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import PayloadError
 from counterpoint.exam import Tested
-from counterpoint.folder import Kept, Notebook, RunFolder, keep
+from counterpoint.folder import Kept, Notebook, RunFolder, keep, read_mean
 from counterpoint.here import Here
 from counterpoint.payload import Payload
 from counterpoint.results import Result, summarise
@@ -158,7 +158,7 @@ def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
     schedule, round = settings.method.schedule, before.round + 1
     eligible = before.round >= schedule.first_choice  # the model just after the last merge
     asked = [(number, play.names[number]) for number in taking_part(play.names, settings, round)]
-    last = before.mean.read(folder.state) if before.mean else {}
+    last = read_mean(before.mean, folder.state) if before.mean else {}
     orders = [
         Order(
             site,

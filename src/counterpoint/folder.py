@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,12 @@ class Kept(NamedTuple):
     def read(self, folder: Path) -> Payload:
         """Read the tensors; raise StateError if they are not the ones that were written."""
         return read_tensors(folder / self.file, self.sha256)
+
+
+@lru_cache(maxsize=1)
+def read_mean(kept: Kept, folder: Path) -> Payload:
+    """Read the mean, once for all sites of a round; its tensors must be left as they are."""
+    return kept.read(folder)
 
 
 def keep(folder: Path, name: str, tensors: Payload) -> Kept:

@@ -44,7 +44,7 @@ class WeightedMean:
                 for name, tensor in payload.items()
             }
         for name, tensor in payload.items():
-            self._sum[name].add_(tensor.detach().cpu().double(), alpha=weight)
+            self._sum[name].add_(tensor.detach().cpu(), alpha=weight)  # exact: sums are float64
         self._weight += weight
 
     def result(self) -> Payload:

@@ -61,7 +61,8 @@ class Machine:
     """Where it runs. Scores depend on ``device``, ``threads`` and ``compile`` by rounding only.
 
     ``threads`` are those of one worker, ``workers`` the sites that train side by side. Left open,
-    they are set so that sites fill the cores. ``compile`` compiles networks by torch.compile.
+    they are set so that sites fill the cores, side by side where a short trial says that it pays.
+    ``compile`` compiles networks by torch.compile.
     """
 
     device: str = "auto"

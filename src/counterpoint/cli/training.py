@@ -308,7 +308,9 @@ def run(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Sites that train side by side.", rich_help_panel=MACHINE),
+        typer.Option(
+            help="Sites that train side by side; tried out if left open.", rich_help_panel=MACHINE
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of one worker.", rich_help_panel=MACHINE)

@@ -57,7 +57,8 @@ def take(part: Part, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32
     """Images (n, C, *space) of a part as float32 in 0..1."""
     images = part.images[part.rows[positions]]
     largest = np.float32(np.iinfo(images.dtype).max)
-    scaled: npt.NDArray[np.float32] = images.astype(np.float32) / largest
+    scaled: npt.NDArray[np.float32] = images.astype(np.float32)
+    scaled /= largest
     return scaled
 
 

@@ -235,7 +235,7 @@ def _hooks_class() -> Any:
     except ImportError as error:
         raise SettingsError(INSTALL) from error
 
-    class UsualLayout(GradSampleHooks):
+    class UsualLayout(GradSampleHooks):  # type: ignore[misc]
         """The same, whatever the layout in which a network computes."""
 
         def rearrange_grad_samples(self, **given: Any) -> tuple[list[Tensor], Tensor]:

@@ -1,0 +1,78 @@
+"""How many sites train side by side, measured on a few steps of the run's own network."""
+
+import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from counterpoint.client import first_predictor, laid_out
+from counterpoint.data.batches import layout
+from counterpoint.local.training import computing_in
+from counterpoint.predictor import Predictor
+from counterpoint.settings import Settings
+from counterpoint.tasks import Task
+
+START = 8.0
+"""Seconds that worker processes take before their first step: imports, on cores that are busy."""
+
+ENOUGH = 8
+"""Images in the batch that is timed."""
+
+
+def choose_workers(
+    settings: Settings, task: Task, shape: tuple[int, ...], images: int, most: int, threads: int
+) -> int:
+    """How many worker processes pay: ``most`` or 1. What a run computes does not depend on it.
+
+    One step is timed alone, then ``most`` of them at once. Side by side wins if what it saves in
+    the whole run, of ``images`` training images at all sites, is more than the start of the
+    processes.
+
+    Args:
+        settings: of the run.
+        task: its task.
+        shape: of an image (C, *space).
+        images: training images of all sites.
+        most: workers that the cores have room for.
+        threads: torch threads of a worker.
+    """
+    if most == 1:
+        return 1
+    method, schedule = settings.method, settings.method.schedule
+    first = laid_out(first_predictor(method, task, shape, settings.seed), len(shape) + 1)
+    batch = torch.full((min(ENOUGH, schedule.at_once(schedule.batch_size)), *shape), 0.5)
+    batch = batch.contiguous(memory_format=layout(batch.dim()))
+    precision: torch.dtype = getattr(torch, schedule.precision)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        _step(first, batch, precision)  # the first one sets things up
+        alone = _seconds([first], batch, precision)
+        passes = len(method.local.roles) * (2 if method.perturbation else 1)
+        steps = schedule.rounds * schedule.local_epochs * passes * images / len(batch)
+        if steps * alone * (1 - 1 / most) < START:
+            return 1
+        several = [copy.deepcopy(first) for _ in range(most)]
+        together = _seconds(several, batch, precision)
+    finally:
+        torch.set_num_threads(before)
+    return most if steps * (alone - together / most) > START else 1
+
+
+def _seconds(models: list[Predictor], batch: Tensor, precision: torch.dtype) -> float:
+    """Seconds until every model has taken a step, each in a thread of its own."""
+    with ThreadPoolExecutor(len(models)) as pool:
+        start = time.perf_counter()
+        for done in [pool.submit(_step, model, batch, precision) for model in models]:
+            done.result()
+        return time.perf_counter() - start
+
+
+def _step(model: Predictor, batch: Tensor, precision: torch.dtype) -> None:
+    """Forward and backward; no weight is changed."""
+    with computing_in(precision, batch):
+        outputs = model.train()(batch)
+    outputs.float().mean().backward()
+    model.zero_grad()
