@@ -1,6 +1,7 @@
 """A site that does not train and is only scored."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from sklearn import metrics
 
 import counterpoint
@@ -131,11 +133,21 @@ def test_no_score_of_it_before_the_test(phantom):
 def test_the_table_says_that_it_did_not_train(phantom):
     result, shown = phantom
     lines = shown.splitlines()
-    (line,) = (line for line in lines if "west" in line and "│" in line)
-    assert "(did not" in line
+    (line,) = (line for line in lines if line.split()[:1] == ["west"])
+    assert "west (did not train)" in line
     assert f"{100 * result.results['test']['west']['macro_f1']:.1f}" in line
     assert shown.count("did not train") == 1
     assert any("(worst)" in line for line in lines)
+
+
+def test_eighty_columns_are_enough_for_the_table(phantom):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(results_table(phantom[0]))
+    lines = console.export_text().splitlines()
+    (line,) = (line for line in lines if line.split()[:1] == ["west"])
+    assert "west (did not train)" in line
+    low, high = phantom[0].results["intervals"]["west"]["macro_f1"]
+    assert f" {100 * low:.1f} to {100 * high:.1f} " in line
 
 
 def test_results_name_it_and_leave_it_out_of_the_mean(phantom):
@@ -202,7 +214,7 @@ def test_a_pooled_model_is_scored_there_too(data, tmp_path):
     result, shown = run("pooled", data, tmp_path / "run")
     wanted = together([result.model()], part(data)[0])
     np.testing.assert_allclose(probabilities(result), wanted, atol=2e-6)
-    assert "(did not" in shown
+    assert "west (did not train)" in shown
     trained = result.results["images_with_gradient"]
     assert trained == 2 * 3 * 8  # rounds, sites, images
 
@@ -295,7 +307,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(data, tmp_path):
     code, again, said = call("resume", tmp_path / "run")
     assert code == 0, said
     assert_same(tmp_path / "run", whole.path)
-    assert "(did not" in again
+    assert "west (did not train)" in again
 
 
 def test_a_run_does_not_go_on_when_the_site_has_changed(data, tmp_path):
@@ -349,5 +361,5 @@ def test_results_are_plain_json_and_shown_again(data, tmp_path):
     assert values["intervals"]["west"]["sensitivity"] == [None, None]
     assert values["intervals"]["west"]["hd95"] == [None, None]
     assert values["intervals"]["east"]["sensitivity"][0] is not None
-    assert "(did" in shown
+    assert "west (did not train)" in shown
     assert results_table(result) is not None

@@ -1,8 +1,10 @@
 """Results, methods and sites as terminal tables."""
 
+import textwrap
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +31,24 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:.2f} MB"
 
 
+SHORT = {
+    "sensitivity": "sens. %",
+    "specificity": "spec. %",
+    "dice_with_background": "Dice with bg %",
+}
+"""Headings that are shorter in a terminal, where all scores should fit into 80 columns."""
+
+
+def narrow(metric: str) -> str:
+    """A score's heading in short lines, so that its column is hardly wider than its numbers.
+
+    >>> narrow("macro_f1"), narrow("sensitivity"), narrow("loss")
+    ('macro-F1\\n%', 'sens.\\n%', 'loss')
+    """
+    words = SHORT.get(metric, heading(metric))
+    return textwrap.fill(words, 6, break_long_words=False, break_on_hyphens=False)
+
+
 USUAL = (
     "--harmonise none",
     "--local plain",
@@ -43,6 +63,9 @@ def results_table(result: Result) -> RenderableType:
     """Test scores per site with mean and worst site, and what else a run says at its end."""
     values = result.results
     table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
         title=Text(f"{values['method']} on {values['data']}: test scores"),
         caption=f"{chosen_by(values)}; batch norm: {values['statistics']}; "
         f"protocol: {values['protocol']}; seed {values['seed']}",
@@ -50,7 +73,7 @@ def results_table(result: Result) -> RenderableType:
     score, metrics = values["score"], [*values["metrics"], "loss"]
     table.add_column("site")
     for metric in metrics:
-        table.add_column(heading(metric), justify="right")
+        table.add_column(narrow(metric), justify="right")
         if metric == score:
             table.add_column("95 % interval", justify="right")
     for site, scores in values["test"].items():
