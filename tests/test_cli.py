@@ -83,9 +83,11 @@ def test_lists(tmp_path: Path) -> None:
     for words in ("MICCAI 2021", "local.exchange", "0.7", "schedule.rounds", "50"):
         assert words in page
     assert "phantom" in call("datasets").stdout
-    inspected = call("inspect", "phantom").stdout
-    for words in ("east", "class irregular", "train", "red", "note:"):
-        assert words in inspected
+    inspected = call("inspect", "phantom")
+    for words in ("east", "class irregular", "train", "red", "leakage: none found"):
+        assert words in inspected.stdout
+    assert "note:" not in inspected.stdout
+    assert "note: a split was made" in inspected.stderr
 
 
 def test_the_default_folder_is_named_after_the_run(tmp_path: Path) -> None:

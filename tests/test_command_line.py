@@ -1,5 +1,6 @@
 """What all commands have in common: completion, --quiet, --json, progress, and errors in words."""
 
+import errno
 import json
 import os
 import shlex
@@ -9,16 +10,18 @@ import time
 from pathlib import Path
 from typing import get_args
 
+import pandas as pd
 import pytest
 import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+import counterpoint
 from counterpoint import cli
 from counterpoint.cli import common
 from counterpoint.cli.complete import WORDS, names
 from counterpoint.crew import told
-from counterpoint.data import datasets
+from counterpoint.data import datasets, write_phantom
 from counterpoint.data.downloads import DOWNLOADS
 from counterpoint.methods import Schedule, methods
 from counterpoint.models import MODELS
@@ -33,6 +36,14 @@ def call(words: str) -> tuple[int, str, str]:
     """Exit code, output and errors of a command, in this process."""
     done = CliRunner().invoke(cli.app, shlex.split(words))
     return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small") / "run"
+    settings = {"model": "tests.networks:Tiny", "image_size": 32, "train_limit": 16, "workers": 1}
+    counterpoint.run("fedavg", "phantom", out=folder, settings=settings, rounds=1, local_epochs=1)
+    return folder
 
 
 def literal(model: type, field: str) -> tuple[str, ...]:
@@ -109,10 +120,26 @@ def test_json_is_all_that_is_printed(words: str) -> None:
 
 
 def test_quiet_prints_the_result_and_no_notes() -> None:
-    loud, quiet = call("inspect phantom")[1], call("inspect phantom --quiet")[1]
-    assert "note:" in loud
-    assert "note:" not in quiet
-    assert "class irregular" in quiet
+    loud, quiet = call("inspect phantom"), call("inspect phantom --quiet")
+    assert "note:" in loud[2]
+    assert quiet[2] == ""
+    assert "class irregular" in quiet[1]
+
+
+@pytest.mark.parametrize("options", ["", "--quiet", "--json"])
+def test_a_leak_is_a_warning_that_is_always_seen(options: str, tmp_path: Path) -> None:
+    write_phantom(tmp_path / "own", size=16, scale=0.2)
+    table = tmp_path / "own" / "east" / "labels.csv"
+    for one in tmp_path.glob("own/*/labels.csv"):
+        rows = pd.read_csv(one)
+        rows["split"] = [("train", "test", "validation")[n % 3] for n in range(len(rows))]
+        rows["group"] = "one patient" if one == table else [f"p{n}" for n in range(len(rows))]
+        rows.to_csv(one, index=False)
+    code, shown, told = call(f"inspect {tmp_path / 'own'} {options}")
+    assert code == 0
+    (line,) = (line for line in told.splitlines() if "leaks" in line)
+    assert line.startswith("warning: the split leaks: site 'east'")
+    assert "warning" not in shown
 
 
 @pytest.mark.parametrize(
@@ -155,6 +182,57 @@ def test_what_is_no_run_is_said_to_be_none(command: str, tmp_path: Path) -> None
     code, _, told = call(f"{command} {tmp_path}")
     assert code == 1
     assert "is not the folder of a run" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("show FILE", "FILE is not the folder of a run"),
+        ("run fedavg phantom --image-size 32 --out FILE/run", "FILE/run can't be written"),
+        ("export RUN --out FILE/model.safetensors", "FILE/model.safetensors can't be written"),
+        ("report RUN --out FILE/page.html", "FILE/page.html can't be written"),
+        ("figure retrogress RUN --out FILE/x", "FILE/x/retrogress.png can't be written"),
+        ("predict RUN IMAGES --out FILE/x", "FILE/x can't be written"),
+    ],
+)
+def test_a_wrong_place_is_named_as_it_was_typed(
+    words: str, expected: str, small_run: Path, tmp_path: Path
+) -> None:
+    places = {"FILE": tmp_path / "file", "RUN": small_run, "IMAGES": tmp_path / "images"}
+    places["FILE"].write_text("a file, not a folder")
+    write_phantom(places["IMAGES"], size=32, scale=0.1)
+    for name, place in places.items():
+        words, expected = (text.replace(name, str(place)) for text in (words, expected))
+    code, _, told = call(words)
+    assert code == 1
+    assert f"error: {expected}" in told
+    assert "[Errno" not in told
+    if "written" in expected:
+        why = "there is a file in the place of its folder; choose a place that can be written to"
+        assert f"{expected}: {why}" in told
+        assert "resume" not in told
+    assert places["FILE"].read_text() == "a file, not a folder"
+
+
+def test_a_full_disk_is_no_reason_to_resume_a_finished_run(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    before = sorted(small_run.iterdir())
+    for words in (
+        f"report {small_run}",
+        f"figure retrogress {small_run} --out {small_run}",
+        f"export {small_run} --out {small_run / 'model.safetensors'}",
+    ):
+        code, _, told = call(words)
+        assert code == 1
+        assert "the disk is full" in told
+        assert "free some space and try again" in told
+        assert "resume" not in told
+        assert sorted(small_run.iterdir()) == before
 
 
 def test_a_bug_is_called_one_and_shown_with_debug(monkeypatch: pytest.MonkeyPatch) -> None:

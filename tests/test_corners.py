@@ -12,6 +12,7 @@ import counterpoint
 from counterpoint.data import write_phantom
 from counterpoint.errors import DataError, SettingsError, StateError, TrainingError
 from counterpoint.results import runs_in
+from counterpoint.settings import read_file
 from counterpoint.statistics import recalibrate
 
 SHORT = {
@@ -151,6 +152,29 @@ def test_changed_settings_are_noticed(folder: Path, tmp_path: Path) -> None:
             counterpoint.resume(tmp_path / "run")
     file.write_text(text)
     counterpoint.resume(tmp_path / "run", workers=2)  # the machine's settings may change
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "where"),
+    [
+        (b"method: [fedavg\nseed: 1\n", "line 2, column 5: expected ',' or ']'"),
+        (b"\x00\x00", "it is damaged"),
+        (b"\xff\xfe\xfa", "it is damaged"),
+    ],
+)
+def test_settings_that_are_damaged_are_said_in_words(
+    spoiled: bytes, where: str, folder: Path, tmp_path: Path
+) -> None:
+    run(folder, tmp_path / "run")
+    file = tmp_path / "run" / "settings.yaml"
+    file.write_bytes(spoiled)
+    with pytest.raises(StateError, match=r"settings\.yaml can't be read: .*; put it back") as said:
+        counterpoint.resume(tmp_path / "run")
+    with pytest.raises(SettingsError, match=r"settings\.yaml can't be read: .*; correct") as other:
+        read_file(file)
+    for error in (said, other):
+        assert where in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_labels_outside_the_classes(folder: Path, tmp_path: Path) -> None:

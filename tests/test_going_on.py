@@ -421,7 +421,7 @@ def test_a_full_disk(stopped, tiny, limit, file, in_a_process):
             code, _, errors = call("resume", stopped)
     assert (code, "Traceback" in errors) == (1, False), errors
     assert f"the disk is full: {stopped / file}" in errors
-    assert "free some space and go on with `counterpoint resume`" in errors
+    assert f"free some space and try again: go on with `counterpoint resume {stopped}`" in errors
     assert not list(stopped.rglob("*.part"))
     assert rounds(stopped) == ["round-00001.json", "round-00002.json"]
     assert (stopped / "state" / "round-00002.json").read_bytes() == notebook

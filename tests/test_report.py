@@ -364,6 +364,7 @@ def test_the_command(folder: Path, tmp_path: Path, own: SimpleNamespace) -> None
     said = json.loads(done.out)
     assert Path(said["page"]).is_file()
     assert said["cautions"]
+    assert done.err == ""  # they are not said twice
     assert call(folder / "prrfl-1", folder / "local-1").code == 2  # where to?
     mixed = call(folder, own.classes, "--out", tmp_path / "m.html")
     assert mixed.code == 2

@@ -29,6 +29,10 @@ class StateError(CounterpointError):
     """A run folder can't be read, written or continued."""
 
 
+class WriteError(StateError):
+    """A file can't be written: the disk is full, or the place is not to be written to."""
+
+
 def nearest(word: str, known: list[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or an empty text.
 

@@ -12,14 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from counterpoint.errors import SettingsError, StateError
+from counterpoint.errors import SettingsError, StateError, WriteError
 
 
 def write_bytes(path: Path, data: bytes) -> str:
     """Write a file in one stroke and return its SHA-256 (hex).
 
     Raises:
-        StateError: if the disk is full or the folder can't be written; nothing is left behind.
+        WriteError: if the disk is full or the folder can't be written; nothing is left behind.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -42,7 +42,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         SettingsError: if there is something at ``path`` already.
-        StateError: if the disk is full or the folder can't be written.
+        WriteError: if the disk is full or the folder can't be written.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SettingsError(f"{path} exists already and is left as it is; choose another --out")
@@ -54,20 +54,24 @@ def new_folder(path: Path) -> Iterator[Path]:
             path.rmdir()
         os.replace(aside, path)
     except OSError as error:
-        why = error.strerror or error
-        raise StateError(f"{path} can't be written ({why}); nothing is left there") from error
+        raise WriteError(f"{write_error(path, error)}. Nothing is left there") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_error(path: Path, error: OSError) -> StateError:
-    """Say in words why a file can't be written."""
+def write_error(path: Path, error: OSError) -> WriteError:
+    """Say in words why a file can't be written, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return StateError(
+        return WriteError(
             f"the disk is full: {path} can't be written ({error.strerror}). Nothing that was saved "
-            "before is lost; free some space and go on with `counterpoint resume`"
+            "before is lost; free some space and try again"
         )
-    return StateError(f"{path} can't be written: {error.strerror or error}")
+    why = error.strerror or str(error)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        why = "there is a file in the place of its folder"
+    return WriteError(
+        f"{path} can't be written: {why}; choose a place that can be written to"
+    )
 
 
 def write_text(path: Path, text: str) -> str:
@@ -79,7 +83,7 @@ def append_text(path: Path, text: str) -> int:
     """Append to a file, flush it to the disk and return its new length in bytes.
 
     Raises:
-        StateError: if the disk is full or the file can't be written.
+        WriteError: if the disk is full or the file can't be written.
     """
     try:
         with open(path, "ab") as file:

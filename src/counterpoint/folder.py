@@ -29,7 +29,7 @@ from counterpoint.files import (
 )
 from counterpoint.methods import Method
 from counterpoint.payload import Payload
-from counterpoint.settings import Settings, as_dict, from_dict, to_yaml
+from counterpoint.settings import Settings, as_dict, from_dict, to_yaml, what_is_wrong
 
 SCORES = ["round", "site", "model", "moment", "epoch", "stage", "split"]
 LOSSES = ["loss", "train_loss"]
@@ -149,9 +149,8 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
             if was_there:  # it was empty
                 path.mkdir(exist_ok=True)
-            raise StateError(
-                f"{path} can't be made ({error}); nothing was started and nothing is left there"
-            ) from error
+            why = error if isinstance(error, StateError) else write_error(path, error)
+            raise StateError(f"{why}. Nothing was started and nothing is left there") from error
         return folder
 
     @staticmethod
@@ -204,7 +203,10 @@ class RunFolder:
         try:
             values = yaml.safe_load((self.path / "settings.yaml").read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StateError(f"{self.path / 'settings.yaml'} can't be read: {error}") from error
+            raise StateError(
+                f"{self.path / 'settings.yaml'} can't be read: {what_is_wrong(error)}; put it back "
+                "as it was, or start the run again with another --out"
+            ) from error
         # Of the file, not of what is made of it: later versions have more settings.
         if not isinstance(values, dict) or fingerprint(values) != self.facts().get("settings"):
             raise StateError(

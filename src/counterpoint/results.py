@@ -48,7 +48,7 @@ class Result:
         file = self.path / "results.json"
         try:
             values = dict(json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             if not (self.path / "settings.yaml").is_file():
                 raise StateError(f"{self.path} is not the folder of a run") from error
             raise StateError(

@@ -274,12 +274,31 @@ def read_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"settings file {path}: {error}") from error
+        raise SettingsError(
+            f"settings file {path} can't be read: {what_is_wrong(error)}; correct it there"
+        ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise SettingsError(f"settings file {path}: expected names and values")
     return values
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Say in one line where a text is not what it should be: YAML, TOML, or text at all.
+
+    >>> try: yaml.safe_load("a: 1\\nb: [2")
+    ... except yaml.YAMLError as error: print(what_is_wrong(error))
+    line 2, column 6: expected ',' or ']', but got '<stream end>'
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
+        return "it is damaged, or no text"
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.MarkedYAMLError) and mark:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def from_dict(values: Mapping[str, Any], method: Method | None = None) -> Settings:

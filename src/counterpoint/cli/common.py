@@ -126,9 +126,15 @@ def note(text: str) -> None:
         err.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Print a warning to the terminal's error stream, whatever the options."""
+    err.print(f"[bold yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def shown_live(folder: Path, logs: Iterable[str] = ()) -> "Iterator[Report]":
     """Show and log a run as it goes, and tell after Ctrl-C that ``folder`` can be gone on with."""
+    from counterpoint.errors import WriteError
     from counterpoint.report.live import live_display
     from counterpoint.report.logs import logged
 
@@ -137,7 +143,12 @@ def shown_live(folder: Path, logs: Iterable[str] = ()) -> "Iterator[Report]":
         live_display(err, quiet=state["quiet"]) as shown,
         logged(folder, *logs, report=shown) as report,
     ):
-        yield report
+        try:
+            yield report
+        except WriteError as error:
+            if not (folder / "settings.yaml").is_file():
+                raise
+            raise WriteError(f"{error}: go on with `counterpoint resume {folder}`") from error
 
 
 def parsed(text: str, what: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from counterpoint.cli.common import command, err, give, say, state, words
+from counterpoint.cli.common import command, err, give, note, say, state, warn, words
 from counterpoint.cli.complete import completes
 
 
@@ -108,7 +108,11 @@ def inspect(
         frame = look(federation, progress=told(report, "inspected"))
     table = frame_table(frame, f"{federation.name}, protocol {federation.protocol}")
     give(table, {"sites": frame.to_dict("index"), "notes": list(federation.notes)})
+    leaks = [sentence for sentence in federation.notes if "leaks" in sentence]
     for sentence in federation.notes:
-        say(f"note: {sentence}")
-    if not any("leaks" in sentence for sentence in federation.notes):
+        if sentence in leaks:
+            warn(sentence)
+        elif not state["json"]:
+            note(sentence)
+    if not leaks:
         say("leakage: none found")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from counterpoint.cli.common import command, give, note
+from counterpoint.cli.common import command, give, note, state
 
 
 @command
@@ -35,7 +35,7 @@ def report(
     from counterpoint.report.page import write_report
 
     written = write_report(runs, out=to, thumbnails=thumbnails, figures=figures)
-    for sentence in written.cautions:
+    for sentence in () if state["json"] else written.cautions:
         note(sentence)
     if thumbnails:
         note(f"{written.page} shows test images: it is patient data")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from counterpoint.exporting.onnx import ONNX
 from counterpoint.exporting.program import PROGRAM
 from counterpoint.exporting.tensors import SAFETENSORS
 from counterpoint.exporting.torchscript import TORCHSCRIPT
-from counterpoint.files import write_bytes, write_text
+from counterpoint.files import write_bytes, write_error, write_text
 from counterpoint.prediction.chosen import Chosen, choose_model
 from counterpoint.prediction.loop import Place
 
@@ -103,17 +104,27 @@ def export(
         precision = float(np.abs(full - own).max())
     aside = out.with_name(f".{os.getpid()}.{out.name}")
     try:
-        write_bytes(aside, data)
+        _put(aside, data, out)
         run = kind.load(aside)
         on_random = max(difference(chosen, run, one) for one in random)
         on_real = None if real is None else difference(chosen, run, real)
         count = 0 if real is None else len(real)
         done = Exported(out, page_file, on_random, on_real, count, precision)
         write_text(page_file, page(chosen, card, kind, done))
-        os.replace(aside, out)
+        write_bytes(out, data)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # as where its folder can't be made
+            aside.unlink(missing_ok=True)
     return done
+
+
+def _put(aside: Path, data: bytes, out: Path) -> None:
+    """Write a file that is only to be read again, beside the one that is asked for."""
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(data)
+    except OSError as error:
+        raise write_error(out, error) from error
 
 
 def _format(out: Path, name: str | None) -> Format:

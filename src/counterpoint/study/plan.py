@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from counterpoint.data import datasets, task_of
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import write_text
-from counterpoint.settings import CHOICES, Settings, as_dict, flatten, make_settings
+from counterpoint.settings import CHOICES, Settings, as_dict, flatten, make_settings, what_is_wrong
 from counterpoint.study.budget import Budget, Fit, common_schedule, fitting_epochs
 from counterpoint.study.entry import Entry, folder_name
 
@@ -217,7 +217,10 @@ def open_study(folder: Path) -> Study:
     except FileNotFoundError as error:
         raise StateError(f"{folder} is not a study: it has no {FILE}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError, TypeError) as error:
-        raise StateError(f"{file} can't be read: {error}") from error
+        raise StateError(
+            f"{file} can't be read: {what_is_wrong(error)}; put it back as it was, or choose "
+            "another --out"
+        ) from error
 
 
 def grown(kept: Study, asked: Study) -> Study:

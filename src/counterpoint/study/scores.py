@@ -13,6 +13,7 @@ import yaml
 from counterpoint.data.batches import split_into_batches
 from counterpoint.errors import StateError
 from counterpoint.results import Result
+from counterpoint.settings import what_is_wrong
 from counterpoint.study.plan import Planned
 
 LOWER_IS_BETTER = ("loss", "hd95")
@@ -43,7 +44,10 @@ class Finished:
         try:
             return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise StateError(f"{file} can't be read: {error}") from error
+            raise StateError(
+                f"{file} can't be read: {what_is_wrong(error)}; put it back as it was, or remove "
+                "the run's folder, and the run is made anew"
+            ) from error
 
     @property
     def sites(self) -> list[str]:
