@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
@@ -212,6 +213,40 @@ def test_a_wrong_place_is_named_as_it_was_typed(
         assert f"{expected}: {why}" in told
         assert "resume" not in told
     assert places["FILE"].read_text() == "a file, not a folder"
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_tells_what_is_there_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counterpoint, "run", interrupt)
+    out = tmp_path / "run"
+    code, _, told = call(f"run fedavg phantom --out {out}")
+    assert (code, told) == (130, "\nstopped before anything was begun\n")
+    (out / "state").mkdir(parents=True)
+    (out / "settings.yaml").touch()
+    told = call(f"run fedavg phantom --out {out}")[2]
+    go_on = f"go on with `counterpoint resume {out}`"
+    assert told == f"\nstopped before a round was complete, {go_on}\n"
+    (out / "state" / "round-00001.json").touch()
+    told = call(f"run fedavg phantom --out {out}")[2]
+    assert told == f"\nstopped: complete rounds are kept, {go_on}\n"
+
+
+def test_ctrl_c_in_a_study_speaks_of_complete_rounds_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("counterpoint.study.compare"), "compare", interrupt)
+    words = f"compare fedavg --data phantom --out {tmp_path}"
+    code, _, told = call(words)
+    assert (code, "complete rounds" in told) == (130, False)
+    assert "no round was complete; the same command goes on" in told
+    (tmp_path / "fedavg-1" / "state").mkdir(parents=True)
+    (tmp_path / "fedavg-1" / "state" / "round-00001.json").touch()
+    assert "complete rounds are kept; the same command goes on" in call(words)[2]
 
 
 def test_a_full_disk_is_no_reason_to_resume_a_finished_run(

@@ -84,6 +84,22 @@ def test_names_that_differ_in_case_only_are_refused(folder: Path, tmp_path: Path
         counterpoint.load(data)
 
 
+@pytest.mark.parametrize("name", ["mean", "Mean", "worst site"])
+def test_names_that_tables_have_for_something_else_are_refused(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    data = renamed(folder, tmp_path / "data", {"east": name})
+    with pytest.raises(DataError, match=f"a site is called '{name}', .*; give it another name"):
+        counterpoint.load(data)
+
+
+def test_the_names_that_are_refused_are_those_of_the_tables() -> None:
+    from counterpoint.data.rules import RESERVED
+    from counterpoint.study.scores import MEAN, WORST
+
+    assert set(RESERVED) == {MEAN, WORST}
+
+
 @pytest.mark.parametrize("method", ["local", "fedavg"])
 def test_weights_that_blow_up_in_the_last_step_do_not_pass(
     method: str, folder: Path, tmp_path: Path

@@ -71,6 +71,7 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
     def in_words(*args: Any, **kwargs: Any) -> None:
         from counterpoint.errors import CounterpointError, DataError, SettingsError
 
+        state.pop("folder", None)  # of a command before, in the same process
         state.update({name: kwargs.pop(name) or state[name] for name in SHARED})
         try:
             function(*args, **kwargs)
@@ -79,9 +80,8 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
                 raise
             fail(str(error), 2 if isinstance(error, DataError | SettingsError) else 1)
         except KeyboardInterrupt:
-            folder = state.get("folder")
-            kept = f": complete rounds are kept, go on with `counterpoint resume {folder}`"
-            err.print(f"\nstopped{kept if folder else ''}", highlight=False, markup=False)
+            kept = going_on(state["folder"]) if state.get("folder") else ""
+            err.print(f"\nstopped{kept}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
         except Exception as error:
             if state["debug"] or isinstance(error, typer.Exit | typer.Abort):
@@ -98,6 +98,19 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
     in_words.__annotations__ = function.__annotations__ | SHARED
     group.command()(in_words)
     return in_words
+
+
+def rounds_in(folder: Path) -> bool:
+    """Whether a round of a run is complete."""
+    return any(folder.glob("state/round-*.json"))
+
+
+def going_on(folder: Path) -> str:
+    """What is left of a run that was stopped, and how to go on with it."""
+    if not (folder / "settings.yaml").is_file():
+        return " before anything was begun"
+    kept = ": complete rounds are kept" if rounds_in(folder) else " before a round was complete"
+    return f"{kept}, go on with `counterpoint resume {folder}`"
 
 
 def fail(text: str, code: int) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from counterpoint.cli.common import command, err, fail, give, note, say, state
+from counterpoint.cli.common import command, err, fail, give, note, rounds_in, say, state
 from counterpoint.cli.complete import completes
 from counterpoint.cli.training import takes_settings
 
@@ -96,7 +96,9 @@ def compare(
                 settings=settings,
             )
         except KeyboardInterrupt:
-            note("complete rounds are kept; the same command goes on with them")
+            kept = any(map(rounds_in, out.glob("*/")))
+            what = "complete rounds are kept" if kept else "no round was complete"
+            note(f"{what}; the same command goes on")
             raise
     give(terminal(found), found.as_dict())
     say(f"The table is in {out}: table.csv, table.md, table.tex, study.json; every run in a folder")

@@ -6,13 +6,17 @@ from counterpoint.data.site import PARTS, Site
 from counterpoint.errors import DataError
 
 
+RESERVED = ("mean", "worst site")
+"""Names of rows and columns that stand beside those of sites."""
+
+
 def check_sites(
     sites: Sequence[Site], classes: Sequence[str], task: str = "classification", fewest: int = 2
 ) -> list[str]:
     """Return notes about classes that a site's training part lacks (classification).
 
     Raises DataError, which names the site, for fewer sites than ``fewest``, names that differ in
-    case only, an empty site, an empty part, fewer than two training images, or a training part
+    case only or are `RESERVED`, an empty site, an empty part, fewer than two training images, or a training part
     with a single class.
     """
     if len(sites) < fewest:
@@ -22,6 +26,12 @@ def check_sites(
             "training that shares nothing is judged on the other sites)"
         )
     folded = [site.name.casefold() for site in sites]
+    for name in RESERVED:
+        if name in folded:
+            raise DataError(
+                f"a site is called '{sites[folded.index(name)].name}', which tables of results call "
+                "something else; give it another name"
+            )
     for place, site in enumerate(sites):
         if folded.index(folded[place]) < place:
             twin = sites[folded.index(folded[place])].name
