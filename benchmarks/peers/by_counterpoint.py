@@ -1,35 +1,38 @@
 """Counterpoint, as it is used: from files, every round scored and saved, test in the end."""
 
+import dataclasses
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
 import counterpoint
-from benchmarks.peers.work import BATCH, CLASSES, LR, WORKS, Work, told
+from benchmarks.peers.work import BATCH, LR, WORKS, Work, pixels, told
 
 
 def write_images(work: Work, folder: Path) -> Path:
     """Write the clients' training images, and six more each for validation and test."""
     lines = ["site,image,label,split"]
-    rng = np.random.default_rng(0)
+    more = dataclasses.replace(work, images=12)
     for client in range(work.clients):
-        for number in range(work.images + 12):
-            pixels = rng.integers(0, 256, (work.size, work.size, 3), dtype=np.uint8)
+        training, others = pixels(work, client), pixels(more, work.clients + client)
+        images = torch.cat([training[0], others[0]]).permute(0, 2, 3, 1).numpy()
+        labels = torch.cat([training[1], others[1]]).tolist()
+        splits = ["train"] * work.images + ["validation"] * 6 + ["test"] * 6
+        for number, (image, label, split) in enumerate(zip(images, labels, splits, strict=True)):
             name = f"{client}-{number}.png"
-            Image.fromarray(pixels).save(folder / name, compress_level=0)
-            over = number - work.images
-            split = "train" if over < 0 else "validation" if over < 6 else "test"
-            lines.append(f"c{client:03d},{name},class {number % CLASSES},{split}")
+            Image.fromarray(image).save(folder / name, compress_level=0)
+            lines.append(f"c{client:03d},{name},class {label},{split}")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     return folder / "table.csv"
 
 
-def simulate(work: Work) -> None:
+def simulate(work: Work) -> nn.Module:
     """FedAvg with everything that a run does."""
-    counterpoint.run(
+    result = counterpoint.run(
         "fedavg",
         FOLDER / "table.csv",
         out=FOLDER / "run",
@@ -39,9 +42,20 @@ def simulate(work: Work) -> None:
         image_size=work.size,
         batch_size=BATCH,
         lr=LR,
+        momentum=0.0,
         weight_decay=0.0,
         augmentation="none",
+        select_last=1 / work.rounds,
     )
+    return nn.Sequential(ZeroToOne(), result.model())
+
+
+class ZeroToOne(nn.Module):
+    """Images in -1..1 as a predictor takes them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in 0..1."""
+        return (images + 1) / 2
 
 
 if __name__ == "__main__":

@@ -15,18 +15,19 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
+from torch import nn
 
-from benchmarks.peers.work import CLASSES, Work, local_epoch, tensors, told
+from benchmarks.peers.work import Work, first_network, local_epoch, tensors, told
 
 
-def simulate(work: Work) -> None:
+def simulate(work: Work) -> nn.Module:
     """FedAvg by the message interface."""
-    client, server = ClientApp(), ServerApp()
+    client, server, last = ClientApp(), ServerApp(), first_network(work)
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
-        network = work.network(CLASSES)
+        network = first_network(work)
         network.load_state_dict(message.content["arrays"].to_torch_state_dict())
         local_epoch(network, *tensors(work, int(context.node_config["partition-id"])))
         content = RecordDict(
@@ -39,12 +40,14 @@ def simulate(work: Work) -> None:
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        first = ArrayRecord(work.network(CLASSES).state_dict())
+        first = ArrayRecord(first_network(work).state_dict())
         strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=work.clients)
-        strategy.start(grid, first, num_rounds=work.rounds)
+        result = strategy.start(grid, first, num_rounds=work.rounds)
+        last.load_state_dict(result.arrays.to_torch_state_dict())
 
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     run_simulation(server, client, num_supernodes=work.clients, backend_config=resources)
+    return last
 
 
 if __name__ == "__main__":

@@ -3,14 +3,23 @@
 from importlib.metadata import version
 
 import torch
+from torch import nn
+
+try:
+    import torchvision  # noqa: F401
+except RuntimeError:  # PyPI's, beside a torch without CUDA: its operators are named, not used
+    boxes = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        boxes.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
 from fluke import DDict, FlukeENV
 from fluke.algorithms.fedavg import FedAVG
 from fluke.data import DataSplitter, DummyDataContainer, FastDataLoader
 
-from benchmarks.peers.work import BATCH, CLASSES, LR, Work, tensors, told
+from benchmarks.peers.work import BATCH, CLASSES, LR, Work, first_network, tensors, told
 
 
-def simulate(work: Work) -> None:
+def simulate(work: Work) -> nn.Module:
     """FedAvg without evaluation."""
     FlukeENV().set_device("cpu")
     FlukeENV().set_eval_cfg(locals=False, server=False, pre_fit=False, post_fit=False)
@@ -20,7 +29,7 @@ def simulate(work: Work) -> None:
     ]
     data = DummyDataContainer(loaders, [None] * work.clients, None, CLASSES)
     options = DDict(
-        model=work.network(CLASSES),
+        model=first_network(work),
         client=DDict(
             batch_size=BATCH,
             local_epochs=1,
@@ -31,7 +40,9 @@ def simulate(work: Work) -> None:
         server=DDict(weighted=True),
     )
     splitter = DataSplitter(dataset=data, distribution="iid")
-    FedAVG(work.clients, splitter, options).run(n_rounds=work.rounds, eligible_perc=1.0)
+    federation = FedAVG(work.clients, splitter, options)
+    federation.run(n_rounds=work.rounds, eligible_perc=1.0, finalize=False)
+    return federation.server.model
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from benchmarks.peers.work import BATCH, CLASSES, LR, Work, tensors, told
+from benchmarks.peers.work import BATCH, LR, Work, first_network, tensors, told
 
 
 class WithLoss(nn.Module):
@@ -37,14 +37,14 @@ class WithLoss(nn.Module):
         return {}
 
 
-def simulate(work: Work) -> None:
+def simulate(work: Work) -> nn.Module:
     """FedAvg by the simulated backend."""
     data = {client: tensors(work, client) for client in range(work.clients)}
     federated = FederatedDataset(
         lambda client: PyTorchTensorDataset(data[client]),
         get_user_sampler("minimize_reuse", list(data)),
     )
-    network = WithLoss(work.network(CLASSES))
+    network = WithLoss(first_network(work))
     model = PyTorchModel(network, torch.optim.SGD, torch.optim.SGD(network.parameters(), lr=1.0))
     FederatedAveraging().run(
         algorithm_params=NNAlgorithmParams(
@@ -60,6 +60,7 @@ def simulate(work: Work) -> None:
         ),
         model_eval_params=NNEvalHyperParams(local_batch_size=BATCH),
     )
+    return network
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.networks import SmallCNN
 from counterpoint.models.slim_vgg16 import SlimVGG16
 
 CLASSES = 3
-BATCH, LR = 16, 0.01
+BATCH, LR = 16, 0.05
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,24 @@ WORKS = {
 }
 
 
-def tensors(work: Work, client: int) -> tuple[Tensor, Tensor]:
-    """A client's images (n, 3, S, S) in -1..1 and labels, in memory."""
+def first_network(work: Work) -> nn.Module:
+    """The network with which all begin."""
+    torch.manual_seed(0)
+    return work.network(CLASSES)
+
+
+def pixels(work: Work, client: int) -> tuple[Tensor, Tensor]:
+    """A client's images (n, 3, S, S) as bytes, noise that is brighter from class to class."""
     generator = torch.Generator().manual_seed(client)
     labels = torch.arange(work.images) % CLASSES
-    images = torch.rand(work.images, 3, work.size, work.size, generator=generator) * 2 - 1
-    return images, labels
+    noise = torch.randint(0, 176, (work.images, 3, work.size, work.size), generator=generator)
+    return (noise + 40 * labels[:, None, None, None]).to(torch.uint8), labels
+
+
+def tensors(work: Work, client: int) -> tuple[Tensor, Tensor]:
+    """A client's images (n, 3, S, S) in -1..1 and labels, in memory."""
+    images, labels = pixels(work, client)
+    return images / 127.5 - 1, labels
 
 
 def local_epoch(network: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -55,11 +67,30 @@ def local_epoch(network: nn.Module, images: Tensor, labels: Tensor) -> None:
         optimizer.step()
 
 
-def told(simulate: Callable[[Work], None], version: str) -> None:
-    """Run ``simulate`` on the work that the command line names; print its seconds as JSON."""
+@torch.no_grad()
+def final_loss(network: nn.Module, work: Work) -> float:
+    """Mean cross-entropy over all training images, with the statistics of each batch of 16.
+
+    Simulators differ in what they do with batch norm's running statistics; this is what all can
+    be held against: whoever did fewer steps, or others, ends elsewhere.
+    """
+    network.train()
+    losses = [
+        nn.functional.cross_entropy(network(images), labels).item()
+        for client in range(work.clients)
+        for images, labels in zip(*(t.split(BATCH) for t in tensors(work, client)), strict=True)
+    ]
+    return sum(losses) / len(losses)
+
+
+def told(simulate: Callable[[Work], nn.Module], version: str) -> None:
+    """Run ``simulate`` on the work that the command line names; print seconds and loss as JSON.
+
+    ``simulate`` returns the last global network, for images in -1..1.
+    """
     work = WORKS[sys.argv[1]]
-    torch.manual_seed(0)
     started = time.perf_counter()
-    simulate(work)
+    network = simulate(work)
     seconds = time.perf_counter() - started
-    print(json.dumps({"version": version, "seconds": seconds}))
+    loss = final_loss(network, work)
+    print(json.dumps({"version": version, "seconds": seconds, "loss": loss}))
