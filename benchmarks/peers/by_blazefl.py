@@ -14,7 +14,7 @@ from blazefl.core import IPCMode, ModelSelector, PartitionedDataset
 from torch import Generator, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from benchmarks.peers.work import BATCH, LR, Work, first_network, tensors, told
+from benchmarks.peers.work import BATCH, CLASSES, LR, Work, tensors, told
 
 
 class Networks(ModelSelector):
@@ -25,7 +25,7 @@ class Networks(ModelSelector):
 
     def select_model(self, model_name: str) -> nn.Module:
         """Return a new network."""
-        return first_network(self.work)
+        return self.work.network(CLASSES)
 
 
 class Clients(PartitionedDataset[FedAvgPartitionType]):

@@ -36,7 +36,7 @@ def simulate(work: Work) -> nn.Module:
         "fedavg",
         FOLDER / "table.csv",
         out=FOLDER / "run",
-        model=work.path,
+        model=f"benchmarks.peers.work:{work.network.__name__}",
         rounds=work.rounds,
         local_epochs=1,
         image_size=work.size,

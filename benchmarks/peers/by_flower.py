@@ -17,17 +17,17 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from torch import nn
 
-from benchmarks.peers.work import Work, first_network, local_epoch, tensors, told
+from benchmarks.peers.work import CLASSES, Work, local_epoch, tensors, told
 
 
 def simulate(work: Work) -> nn.Module:
     """FedAvg by the message interface."""
-    client, server, last = ClientApp(), ServerApp(), first_network(work)
+    client, server, last = ClientApp(), ServerApp(), work.network(CLASSES)
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
-        network = first_network(work)
+        network = work.network(CLASSES)
         network.load_state_dict(message.content["arrays"].to_torch_state_dict())
         local_epoch(network, *tensors(work, int(context.node_config["partition-id"])))
         content = RecordDict(
@@ -40,7 +40,7 @@ def simulate(work: Work) -> nn.Module:
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        first = ArrayRecord(first_network(work).state_dict())
+        first = ArrayRecord(work.network(CLASSES).state_dict())
         strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=work.clients)
         result = strategy.start(grid, first, num_rounds=work.rounds)
         last.load_state_dict(result.arrays.to_torch_state_dict())

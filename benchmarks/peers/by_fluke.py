@@ -16,7 +16,7 @@ from fluke import DDict, FlukeENV
 from fluke.algorithms.fedavg import FedAVG
 from fluke.data import DataSplitter, DummyDataContainer, FastDataLoader
 
-from benchmarks.peers.work import BATCH, CLASSES, LR, Work, first_network, tensors, told
+from benchmarks.peers.work import BATCH, CLASSES, LR, Work, tensors, told
 
 
 def simulate(work: Work) -> nn.Module:
@@ -29,7 +29,7 @@ def simulate(work: Work) -> nn.Module:
     ]
     data = DummyDataContainer(loaders, [None] * work.clients, None, CLASSES)
     options = DDict(
-        model=first_network(work),
+        model=work.network(CLASSES),
         client=DDict(
             batch_size=BATCH,
             local_epochs=1,

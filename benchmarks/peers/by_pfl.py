@@ -13,7 +13,7 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from benchmarks.peers.work import BATCH, LR, Work, first_network, tensors, told
+from benchmarks.peers.work import BATCH, CLASSES, LR, Work, tensors, told
 
 
 class WithLoss(nn.Module):
@@ -44,7 +44,7 @@ def simulate(work: Work) -> nn.Module:
         lambda client: PyTorchTensorDataset(data[client]),
         get_user_sampler("minimize_reuse", list(data)),
     )
-    network = WithLoss(first_network(work))
+    network = WithLoss(work.network(CLASSES))
     model = PyTorchModel(network, torch.optim.SGD, torch.optim.SGD(network.parameters(), lr=1.0))
     FederatedAveraging().run(
         algorithm_params=NNAlgorithmParams(

@@ -88,11 +88,11 @@ def main() -> None:
     """All simulators, all works."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", required=True, help="Python of the peers' environment")
-    parser.add_argument("--quick", action="store_true", help="one turn of a tiny work")
+    parser.add_argument("--quick", action="store_true", help="one turn of small works")
     parser.add_argument("--only", nargs="*", default=SIMULATORS, help="some of the simulators")
     chosen = parser.parse_args()
     rows = []
-    for work in ("tiny",) if chosen.quick else ("silo", "many"):
+    for work in ("silo, quick", "many, quick") if chosen.quick else ("silo", "many"):
         found: dict[str, list[dict[str, float | str]]] = {name: [] for name in chosen.only}
         for _ in range(1 if chosen.quick else 3):
             for simulator in chosen.only:

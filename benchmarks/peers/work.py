@@ -16,12 +16,29 @@ CLASSES = 3
 BATCH, LR = 16, 0.05
 
 
+class Slim(SlimVGG16):
+    """The slim VGG16 with the weights with which all begin."""
+
+    def __init__(self, num_classes: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            super().__init__(num_classes)
+
+
+class Small(SmallCNN):
+    """The small network with the weights with which all begin."""
+
+    def __init__(self, num_classes: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            super().__init__(num_classes)
+
+
 @dataclass(frozen=True)
 class Work:
     """FedAvg of so many clients, each with so many images of a size, one local epoch a round."""
 
-    network: Callable[[int], nn.Module]
-    path: str
+    network: type[nn.Module]
     clients: int
     images: int
     size: int
@@ -29,16 +46,11 @@ class Work:
 
 
 WORKS = {
-    "silo": Work(SlimVGG16, "slim-vgg16", clients=4, images=256, size=64),
-    "many": Work(SmallCNN, "benchmarks.networks:SmallCNN", clients=100, images=32, size=32),
-    "tiny": Work(SmallCNN, "benchmarks.networks:SmallCNN", clients=4, images=32, size=32),
+    "silo": Work(Slim, clients=4, images=256, size=64),
+    "many": Work(Small, clients=100, images=32, size=32),
+    "silo, quick": Work(Slim, clients=4, images=32, size=64),
+    "many, quick": Work(Small, clients=8, images=32, size=32),
 }
-
-
-def first_network(work: Work) -> nn.Module:
-    """The network with which all begin."""
-    torch.manual_seed(0)
-    return work.network(CLASSES)
 
 
 def pixels(work: Work, client: int) -> tuple[Tensor, Tensor]:

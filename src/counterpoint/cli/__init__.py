@@ -10,6 +10,7 @@ import sys
 
 from counterpoint.cli import (  # noqa: F401  (their commands)
     bring,
+    cache,
     compare,
     figure,
     flare,

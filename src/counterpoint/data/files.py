@@ -17,14 +17,18 @@ Progress = Callable[[int, int], None]
 """Is told how much is done, and of how much."""
 
 
-def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """Return the cache folder, made if need be.
+def cache_path(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Return where the cache is: ``cache``, or COUNTERPOINT_CACHE, or the user's usual place."""
+    chosen = cache or os.environ.get("COUNTERPOINT_CACHE")
+    return Path(chosen or platformdirs.user_cache_dir("counterpoint")).expanduser().absolute()
 
-    It is ``cache`` or else the environment's COUNTERPOINT_CACHE or else the user's usual place.
+
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Return the cache folder, made if need be: that of `cache_path`.
+
     Raises DataError when it can't be made or written.
     """
-    chosen = cache or os.environ.get("COUNTERPOINT_CACHE")
-    folder = Path(chosen or platformdirs.user_cache_dir("counterpoint")).expanduser().absolute()
+    folder = cache_path(cache)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
