@@ -40,7 +40,7 @@ def test_processes_give_the_run_on_one_machine(small, tmp_path, monkeypatch):  #
     run("prrfl", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 1})
     made = Loopback(tmp_path, "prrfl", small, rounds=1)
     clients, sites = list(made.plan.sites), list(made.sites.values())
-    lay_out(workspace, clients, made.federation, sites, out)
+    lay_out(workspace, made.plan, made.federation, sites, out)
     with started(workspace, clients) as flower:
         flower.run(write_app(workspace / "app", made.plan), made.plan.name, told.append)
     assert not [event for event in told if "warning" in event]
@@ -60,9 +60,7 @@ class Grid:
         self.folder, self.monkeypatch = folder, monkeypatch
         self.made = Loopback(folder, method, data, **settings)
         self.plan, self.sites = self.made.plan, self.made.sites
-        lay_out(
-            folder, list(self.plan.sites), self.made.federation, list(self.sites.values()), folder
-        )
+        lay_out(folder, self.plan, self.made.federation, list(self.sites.values()), folder)
         write_site_file(
             folder / "server" / "local" / "counterpoint-server.yaml",
             {"runs": str(folder / "server-runs"), "imports": ["tests."]},

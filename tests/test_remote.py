@@ -66,6 +66,7 @@ class Loopback:
         self.federation = federation
         self.sites = {site.name: site for site in sites}
         self.policies = {}
+        self.keys = {}
         self.desks = {}
         self.said = []
         self.heard = []
@@ -80,6 +81,7 @@ class Loopback:
                 self.folder / site,
                 bring=lambda plan: (self.sites[site], "fingerprint"),
                 policy=self.policies.get(site, Policy()),
+                key=self.keys.get(site),
                 report=self.said.append,
             )
         return self.desks[site]

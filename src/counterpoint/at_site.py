@@ -9,6 +9,7 @@ from pathlib import Path
 
 from counterpoint.client import Client, ClientData, Visit
 from counterpoint.crew import Report
+from counterpoint.encryption import Lock
 from counterpoint.folder import Kept, keep, read_mean
 
 
@@ -37,6 +38,8 @@ class Job:
     order: Order
     data: ClientData
     folder: Path
+    lock: Lock | None = None
+    """Encrypts what leaves and decrypts the mean, where the run asks for it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ def work(client: Client, job: Job, report: Report) -> Answer:
     order, folder = job.order, job.folder
     state = order.state.read(folder) if order.state else None
     mean = read_mean(order.mean, folder) if order.mean else None
+    if job.lock and mean:
+        mean = job.lock.unseal(mean)
     for event in client.visit(job.data, state, mean, order.round):
         if isinstance(event, Visit):
             visit = event
@@ -67,4 +72,6 @@ def work(client: Client, job: Job, report: Report) -> Answer:
         else None,
     )
     visit.state, visit.candidate = {}, {}  # they are on the disk, and stay at the site
+    if job.lock:
+        visit.payload = job.lock.seal(visit.payload, visit.weight)
     return answer

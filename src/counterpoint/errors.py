@@ -17,6 +17,14 @@ class SettingsError(CounterpointError):
     """A method, option or value is unknown or out of range."""
 
 
+class EncryptionError(SettingsError):
+    """What leaves can't be encrypted, or what came can't be decrypted.
+
+    A site tells the server of it word for word: it names keys by their marks, tensors and sizes,
+    and nothing else of the site.
+    """
+
+
 class TrainingError(CounterpointError):
     """Training went wrong at a named round and site (for example a loss that is not finite)."""
 

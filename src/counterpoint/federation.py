@@ -14,6 +14,7 @@ from counterpoint.at_site import Answer, Order
 from counterpoint.client import ClientData, Row, derive_seed, first_weights
 from counterpoint.crew import Report, choose_device, gather, told
 from counterpoint.data.site import Federation, SiteData
+from counterpoint.encryption import EncryptedSum, Lock, make_key, read_key, write_key
 from counterpoint.errors import PayloadError
 from counterpoint.exam import Tested
 from counterpoint.folder import Kept, Notebook, RunFolder, keep, read_mean
@@ -96,9 +97,20 @@ def federate(
         folder.lock(),
         gather(settings, task, shape, workers, threads, report) as crew,
     ):
+        form, lock = federation.form, lock_here(folder, settings, len(clients))
         return conduct(
-            play, Here(folder, settings, task, shape, federation.form, by_name, holdout, crew)
+            play, Here(folder, settings, task, shape, form, by_name, holdout, crew, lock)
         )
+
+
+def lock_here(folder: RunFolder, settings: Settings, sites: int) -> Lock | None:
+    """The lock of all sites of this machine; its key lies in the run's folder, to go on with."""
+    if not settings.encrypt:
+        return None
+    file = folder.state / "encryption.key"
+    if not file.exists():
+        write_key(file, make_key())
+    return Lock(read_key(file), sites)
 
 
 def conduct(play: Play, sites: Sites) -> Result:
@@ -174,7 +186,7 @@ def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:
     ]
     after = dataclasses.replace(before, round=round, states=dict(before.states))
     after.visits = dict(before.visits)
-    mean = WeightedMean()
+    mean = EncryptedSum() if settings.encrypt else WeightedMean()
     present: set[str] = set()
     candidates: dict[str, Kept] = {}
     scores: list[Row] = []

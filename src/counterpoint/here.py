@@ -8,6 +8,7 @@ from counterpoint.at_site import Answer, Job, Order, work
 from counterpoint.client import ClientData
 from counterpoint.crew import Crew
 from counterpoint.data.site import Form
+from counterpoint.encryption import Lock
 from counterpoint.exam import Exam, Tested, score_test
 from counterpoint.folder import Kept, RunFolder
 from counterpoint.results import write_models
@@ -27,11 +28,13 @@ class Here:
     clients: Mapping[str, ClientData]
     holdout: ClientData | None
     crew: Crew[Any]
+    lock: Lock | None = None
 
     def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
         """Have the sites work a round."""
         place = self.folder.state
-        return self.crew(work, [Job(order, self.clients[order.site], place) for order in orders])
+        clients, lock = self.clients, self.lock
+        return self.crew(work, [Job(order, clients[order.site], place, lock) for order in orders])
 
     def test(self, round: int, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
         """Score each site's test images with its model, a site held out with all of them."""

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from counterpoint.data.site import Form
+from counterpoint.encryption import account_of_encryption
 from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.files import read_tensors, write_tensors
 from counterpoint.payload import Payload
@@ -308,6 +309,7 @@ def summarise(
         "rounds": rounds,
         "seed": settings.seed,
         **({"privacy": private} if private else {}),
+        **({"encryption": account_of_encryption()} if settings.encrypt else {}),
         **facts,
     }
 

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from counterpoint.aggregation import AGGREGATIONS
+from counterpoint.encryption import require_fitting_encryption
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.harmonise import HARMONISERS
 from counterpoint.local import LOCAL_UPDATES
@@ -79,6 +80,8 @@ class Settings:
     data: Data
     machine: Machine = field(default_factory=Machine)
     seed: Annotated[int, Field(ge=0)] = 1
+    encrypt: bool = False
+    """Whether payloads are encrypted, so that the server adds what it can't read."""
     source: str = ""
     """Name or import path by which the method is found again."""
 
@@ -118,6 +121,8 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     settings = _apply(settings, changes)
     require_fitting_parts(settings.method)
     require_fitting_privacy(settings.method)
+    if settings.encrypt:
+        require_fitting_encryption(settings.method)
     if settings.method.privacy.kind == "records" and settings.machine.compile:
         raise SettingsError(
             "Opacus can't watch a compiled network; with privacy 'records' leave out "
@@ -240,6 +245,7 @@ def as_dict(settings: Settings) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "method": settings.source or method.name,
         "seed": settings.seed,
+        "encrypt": settings.encrypt,
         "data": dataclasses.asdict(settings.data),
     }
     for name in CHOICES:

@@ -62,6 +62,7 @@ SETTING_OF = {
     "perturbation": "perturbation",
     "statistics": "statistics",
     "privacy": "privacy.kind",
+    "encrypt": "encrypt",
     "seed": "seed",
     "device": "machine.device",
     "workers": "machine.workers",
@@ -293,6 +294,14 @@ def run(
             help="Differential privacy: none, payload, records.",
             rich_help_panel=METHOD,
             autocompletion=completes("privacy"),
+        ),
+    ] = None,
+    encrypt: Annotated[
+        bool | None,
+        typer.Option(
+            "--encrypt",
+            help="Encrypt what leaves, so that the server adds what it can't read (TenSEAL).",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     seed: Annotated[

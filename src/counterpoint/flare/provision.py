@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from counterpoint.encryption.key import PRIMES, RING, SCALE
 from counterpoint.errors import SettingsError
 from counterpoint.files import write_text
 from counterpoint.flare.job import write_job
@@ -15,10 +16,23 @@ from counterpoint.remote.site_file import example, settings_file
 BUILDER = "counterpoint.flare.kit.AllowCounterpoint"
 
 
+KEY = "startup/client_context.tenseal"
+"""The sites' encryption key in their kits, as FLARE calls it."""
+
+
 def project(
-    name: str, server: str, port: int, sites: Sequence[str], organisation: str, admin: str
+    name: str,
+    server: str,
+    port: int,
+    sites: Sequence[str],
+    organisation: str,
+    admin: str,
+    encrypt: bool = False,
 ) -> dict[str, Any]:
-    """The project of `nvflare provision`: server, sites, one administrator, and their builders."""
+    """The project of `nvflare provision`: server, sites, one administrator, and their builders.
+
+    With ``encrypt``, FLARE makes a key for homomorphic encryption and puts it in the sites' kits.
+    """
     clients = [{"name": site, "type": "client", "org": organisation} for site in sites]
     impl = "nvflare.lighter.impl"
     return {
@@ -43,10 +57,16 @@ def project(
             },
             {"path": f"{impl}.static_file.StaticFileBuilder", "args": {"config_folder": "config"}},
             {"path": BUILDER, "args": {}},
+            *([{"path": f"{impl}.he.HEBuilder", "args": parameters()}] if encrypt else []),
             {"path": f"{impl}.cert.CertBuilder"},
             {"path": f"{impl}.signature.SignatureBuilder"},
         ],
     }
+
+
+def parameters() -> dict[str, Any]:
+    """The parameters of the encryption, as FLARE's builder takes them."""
+    return {"poly_modulus_degree": RING, "coeff_mod_bit_sizes": list(PRIMES), "scale_bits": SCALE}
 
 
 def write_consortium(
@@ -70,11 +90,14 @@ def write_consortium(
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is there already and is left as it is; choose another")
     sites = list(plan.sites)
-    made = project(plan.name, server, port, sites, organisation, admin)
+    plan.require_enough(min_sites)
+    encrypt = plan.settings.encrypt
+    made = project(plan.name, server, port, sites, organisation, admin, encrypt)
     write_text(folder / "project.yml", yaml.safe_dump(made, sort_keys=False))
     write_job(folder / "job" / plan.name, [plan], min_sites, deadline)
     for site in sites:
-        write_text(folder / "sites" / settings_file(site), example(site, data, root))
+        text = example(site, data, root, KEY if encrypt else None)
+        write_text(folder / "sites" / settings_file(site), text)
     write_text(folder / "sites" / "counterpoint-server.yaml", "runs: runs\n")
 
 
@@ -112,4 +135,6 @@ def make_kits(folder: Path) -> Path:
     kits = sorted((folder / "kits" / str(values["name"])).glob("prod_*"))
     if done.returncode or not kits:
         raise SettingsError(f"nvflare provision failed: {(done.stderr or done.stdout)[-500:]}")
+    for key in kits[-1].glob(f"*/{KEY}"):
+        key.chmod(0o600)
     return kits[-1]

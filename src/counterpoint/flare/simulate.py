@@ -23,6 +23,7 @@ from counterpoint.remote.rehearsal import (
     heed,
     plan_of,
     refuse_what_needs_all_data,
+    shared_key,
 )
 from counterpoint.remote.site_file import write_decoded, write_site_file
 from counterpoint.results import Result
@@ -61,6 +62,7 @@ def simulate(
     chosen, federation, sites = prepare(method, data, out, settings or {}, report)
     refuse_what_needs_all_data(chosen, federation)
     plan = plan_of(out.name, chosen, federation)
+    plan.require_enough(min_sites)
     with contextlib.ExitStack() as stack:
         if workspace is None:
             workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flare-")))
@@ -93,6 +95,7 @@ def lay_out(
     server = {"runs": str(runs), "imports": ANY_CODE, "events": str(workspace / "events")}
     write_site_file(local / "counterpoint-server.yaml", server)
     write_text(local / "resources.json", json.dumps({"class_allow_list": [SERVER, SITE]}))
+    shared = shared_key(workspace, plan.settings.encrypt)
     for client, site in zip(plan.sites, sites, strict=True):
         place = workspace / "sites" / client
         write_decoded(place / "data.npz", site, federation.fingerprint)
@@ -100,6 +103,7 @@ def lay_out(
             "storage": str(place),
             "decoded": str(place / "data.npz"),
             "imports": ANY_CODE,
+            **shared,
         }
         write_site_file(local / f"counterpoint-{client}.yaml", own)
 

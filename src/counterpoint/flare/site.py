@@ -57,6 +57,7 @@ class Site(Executor):  # type: ignore[misc]
                 bring=lambda plan: own.bring(plan, site),
                 policy=own.policy,
                 device=own.device,
+                key=own.key,
                 report=lambda event: self.tell(fl_ctx, event),
             )
         return self.desks[run]

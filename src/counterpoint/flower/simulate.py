@@ -22,6 +22,7 @@ from counterpoint.files import write_text
 from counterpoint.flower.programs import environment, program, require_flower
 from counterpoint.flower.write import write_app
 from counterpoint.folder import RunFolder
+from counterpoint.remote.plan import Plan
 from counterpoint.remote.rehearsal import (
     ANY_CODE,
     end_session,
@@ -30,6 +31,7 @@ from counterpoint.remote.rehearsal import (
     heed,
     plan_of,
     refuse_what_needs_all_data,
+    shared_key,
 )
 from counterpoint.remote.server_file import SETTINGS
 from counterpoint.remote.site_file import settings_file, write_decoded, write_site_file
@@ -72,10 +74,11 @@ def simulate(
     chosen, federation, sites = prepare(method, data, out, settings or {}, report)
     refuse_what_needs_all_data(chosen, federation)
     plan = plan_of(out.name, chosen, federation)
+    plan.require_enough(min_sites)
     with contextlib.ExitStack() as stack:
         if workspace is None:
             workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flower-")))
-        lay_out(workspace, list(plan.sites), federation, sites, out.parent)
+        lay_out(workspace, plan, federation, sites, out.parent)
         facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
         RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
         with started(workspace, list(plan.sites)) as flower:
@@ -87,20 +90,22 @@ def simulate(
 
 
 def lay_out(
-    workspace: Path,
-    clients: Sequence[str],
-    federation: Federation,
-    sites: list[SiteData],
-    runs: Path,
+    workspace: Path, plan: Plan, federation: Federation, sites: list[SiteData], runs: Path
 ) -> None:
     """Write the settings files of server and sites."""
     write_text(workspace / "events", "")
     server = {"runs": str(runs), "imports": ANY_CODE, "events": str(workspace / "events")}
     write_site_file(workspace / "server" / "local" / SETTINGS, server)
-    for client, site in zip(clients, sites, strict=True):
+    shared = shared_key(workspace, plan.settings.encrypt)
+    for client, site in zip(plan.sites, sites, strict=True):
         place = workspace / "sites" / client
         write_decoded(place / "data.npz", site, federation.fingerprint)
-        own = {"storage": str(place), "decoded": str(place / "data.npz"), "imports": ANY_CODE}
+        own = {
+            "storage": str(place),
+            "decoded": str(place / "data.npz"),
+            "imports": ANY_CODE,
+            **shared,
+        }
         write_site_file(place / "local" / settings_file(client), own)
 
 

@@ -132,6 +132,7 @@ class Site:
             bring=lambda plan: self.own.bring(plan, name),
             policy=self.own.policy,
             device=self.own.device,
+            key=self.own.key,
             report=tell,
         )
 

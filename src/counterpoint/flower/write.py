@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+from counterpoint.encryption import make_key, write_key
 from counterpoint.errors import SettingsError
 from counterpoint.files import write_text
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.server_file import SETTINGS
 from counterpoint.remote.site_file import example, settings_file
+
+KEY = "local/encryption.key"
+"""The encryption key in a site's folder."""
 
 APP = """\
 # An app of Flower without any code: server and sites run what Counterpoint has brought them.
@@ -113,10 +117,15 @@ def write_consortium(
     """
     if folder.exists() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is there already and is left as it is; choose another")
+    plan.require_enough(min_sites)
+    key = make_key() if plan.settings.encrypt else None
     write_app(folder / "app", plan, min_sites, deadline)
     write_text(folder / "server" / "local" / SETTINGS, "runs: runs\n")
     proxy = PROXY.format(host=host, port=port, inner=port + 1)
     write_text(folder / "server" / "nginx.conf", proxy)
     for client in plan.sites:
         local = folder / "sites" / client / "local"
-        write_text(local / settings_file(client), example(client, data, root))
+        text = example(client, data, root, KEY if key else None)
+        write_text(local / settings_file(client), text)
+        if key:
+            write_key(folder / "sites" / client / KEY, key)

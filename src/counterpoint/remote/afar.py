@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from counterpoint.at_site import Answer, Order
 from counterpoint.client import Visit
 from counterpoint.crew import Report, choose_device
-from counterpoint.errors import PayloadError, StateError
+from counterpoint.encryption import head_of
+from counterpoint.encryption.total import read
+from counterpoint.errors import EncryptionError, PayloadError, StateError
 from counterpoint.exam import Tested
 from counterpoint.federation import Play, conduct
 from counterpoint.folder import LOSSES, SCORES, Kept, Notebook, RunFolder
@@ -62,6 +66,8 @@ class Afar:
         """
         sites = tuple(self.plan.sites.values())
         replies = self.ask({site: Message("hello") for site in sites}, "at the start")
+        if self.plan.settings.encrypt:
+            require_one_key({site: str(reply.says.get("key")) for site, reply in replies.items()})
         return {
             site: (int(reply.says.get("images", 0)), str(reply.says.get("data")))
             for site, reply in replies.items()
@@ -78,7 +84,10 @@ class Afar:
             if order.site not in replies:
                 continue
             try:
-                answers.append(read_answer(replies[order.site], order, self.columns, usual))
+                answer = read_answer(replies[order.site], order, self.columns, usual)
+                if self.plan.settings.encrypt:
+                    read(answer.visit.payload, order.site, answer.visit.weight)
+                answers.append(answer)
             except PayloadError as error:
                 self.leave_out(order.site, when, str(error))
         self.require(len(answers), when)
@@ -110,6 +119,8 @@ class Afar:
         digests = set(self.models.values())
         if len(digests) != 1 or self.models.keys() != chosen.keys():
             return False
+        if self.plan.settings.encrypt:
+            return True  # and it stays with them
         (known,) = digests
         for site, kept in chosen.items():
             message = Message("model", {"candidate": kept, "model": known})
@@ -202,6 +213,26 @@ def read_answer(reply: Message, order: Order, columns: set[str], usual: Signatur
     )
 
 
+def require_one_key(marks: Mapping[str, str]) -> None:
+    """Refuse to begin where sites have different keys: they could not read each other's sums.
+
+    Raises:
+        EncryptionError: naming who has which.
+
+    >>> require_one_key({"A": "0f", "B": "0f"})
+    >>> require_one_key({"A": "0f", "B": "a1"})
+    Traceback (most recent call last):
+    counterpoint.errors.EncryptionError: sites have different encryption keys (A: 0f; B: a1); \
+give all of them the same, over a safe way
+    """
+    if len(set(marks.values())) > 1:
+        told = "; ".join(f"{site}: {mark}" for site, mark in marks.items())
+        raise EncryptionError(
+            f"sites have different encryption keys ({told}); give all of them the same, over a "
+            "safe way"
+        )
+
+
 def good_row(row: Any, site: str, columns: set[str]) -> bool:
     """Whether a row of scores is the site's own, with nothing in it but known columns."""
     return (
@@ -213,8 +244,19 @@ def good_row(row: Any, site: str, columns: set[str]) -> bool:
 
 
 def signature(payload: Payload) -> Signature:
-    """Names, shapes and types of a payload, in the order of the names."""
-    return tuple((name, tuple(t.shape), str(t.dtype)) for name, t in sorted(payload.items()))
+    """Names, shapes and types of a payload, in the order of the names.
+
+    Of what is encrypted, those of the tensor that is hidden; the mark of the key is in its type.
+    """
+    return tuple((name, *shape_and_type(tensor)) for name, tensor in sorted(payload.items()))
+
+
+def shape_and_type(tensor: Tensor) -> tuple[tuple[int, ...], str]:
+    """Shape and type of a tensor, or of the one that is encrypted in it."""
+    head = head_of(tensor)
+    if head is None:
+        return tuple(tensor.shape), str(tensor.dtype)
+    return head.shape, f"{head.dtype} encrypted with the key {head.key}"
 
 
 def most_common(payloads: Iterator[Payload] | Any) -> Signature | None:
@@ -229,6 +271,7 @@ def conduct_afar(plan: Plan, path: Path, send: Send, min_sites: int, report: Rep
     Raises:
         StateError: if the folder holds something else, can't be written, or too few sites answer.
     """
+    plan.require_enough(min_sites)
     facts = dict(plan.facts)
     if (path / "settings.yaml").exists():
         folder = ServerFolder.open(path)

@@ -21,9 +21,11 @@ from counterpoint.at_site import Job, Order, work
 from counterpoint.client import Client, ClientData
 from counterpoint.crew import Report, choose_device
 from counterpoint.data.site import SiteData
+from counterpoint.encryption import Lock, mark_of, read_key
 from counterpoint.errors import (
     CounterpointError,
     DataError,
+    EncryptionError,
     PayloadError,
     SettingsError,
     StateError,
@@ -61,6 +63,7 @@ class Desk:
         bring: reads and decodes the site's data, when they are needed first.
         policy: what may leave.
         device: to compute on; the plan's where left out.
+        key: file with the encryption key of all sites, for runs that encrypt.
         report: is told of every score, and of errors in full; nothing of it leaves.
         server: by which name the record calls it.
     """
@@ -71,6 +74,7 @@ class Desk:
     bring: Callable[[Plan], tuple[SiteData, str]]
     policy: Policy = field(default_factory=Policy)
     device: str | None = None
+    key: Path | None = None
     report: Report = lambda event: None
     server: str = "server"
 
@@ -106,6 +110,21 @@ class Desk:
         device = choose_device(self.device or settings.machine.device)
         return Client(settings.method, self.plan.task, self.plan.shape, settings.seed, device)
 
+    @cached_property
+    def lock(self) -> Lock | None:
+        """What leaves is encrypted by; None where the run does not encrypt.
+
+        Raises:
+            EncryptionError: if the site has no key, or one that can't be used.
+        """
+        if not self.plan.settings.encrypt:
+            return None
+        if self.key is None:
+            raise EncryptionError(
+                "the run encrypts what leaves, and the site's settings file names no `key`"
+            )
+        return Lock(read_key(self.key), len(self.plan.sites))
+
     def answer(self, message: Message) -> Message:
         """Answer a message: with what is asked, or with a refusal that says why."""
         round = int(message.says.get("round", 0))
@@ -133,7 +152,8 @@ class Desk:
     def hello(self, message: Message) -> Message:
         """Say that the site is there, and that its data fit."""
         data, fingerprint = self.data
-        return Message("hello", {"site": self.site, "images": data.images, "data": fingerprint})
+        says = {"site": self.site, "images": data.images, "data": fingerprint}
+        return Message("hello", says | ({"key": mark_of(self.lock.key)} if self.lock else {}))
 
     def visit(self, message: Message) -> Message:
         """Work a round."""
@@ -143,7 +163,8 @@ class Desk:
         self.policy.check_round(order.round)
         self.take_mean(order, message.tensors)
         order = self.with_whole_state(order)
-        answer = work(self.client, Job(order, self.data[0], self.folder.state), self.report)
+        job = Job(order, self.data[0], self.folder.state, self.lock)
+        answer = work(self.client, job, self.report)
         visit = answer.visit
         reply = Message(
             "visit",
@@ -179,7 +200,14 @@ class Desk:
         return Message("test", says)
 
     def model(self, message: Message) -> Message:
-        """Give the chosen model, if it is the one that the server knows all sites to have."""
+        """Give the chosen model, if it is the one that the server knows all sites to have.
+
+        Never where the run encrypts. The model is made of a mean, which the server should not see;
+        and who has a sum both encrypted and decrypted can compute the key (Li and Micciancio,
+        EUROCRYPT 2021).
+        """
+        if self.plan.settings.encrypt:
+            raise PolicyError("the run encrypts what leaves; no model does")
         model = read_kept(message.says["candidate"]).read(self.folder.state)
         if digest(model) != message.says["model"]:
             raise PolicyError("this model is the site's own; it does not leave")
@@ -269,8 +297,8 @@ def in_words(error: Exception) -> str:
     >>> in_words(StateError("/home/jane/patients/smith.png is damaged"))
     "a file that the site keeps is damaged or missing, or can't be written"
     """
-    if isinstance(error, PolicyError | TrainingError):
-        return str(error)  # made of names of tensors, sites and rounds, and numbers
+    if isinstance(error, PolicyError | TrainingError | EncryptionError):
+        return str(error)  # made of names of tensors, sites and rounds, numbers, marks of keys
     if isinstance(error, filelock.Timeout):
         return "another process of the site is at work on this run"
     for kind, words in WHAT_LEAVES.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 from counterpoint.client import new_predictor
 from counterpoint.data.site import Form
+from counterpoint.encryption import FEWEST
 from counterpoint.errors import SettingsError
 from counterpoint.folder import fingerprint
 from counterpoint.methods import Method, methods
@@ -64,6 +65,18 @@ class Plan:
             "sites": dict(self.sites),
             "facts": dict(self.facts),
         }
+
+    def require_enough(self, min_sites: int) -> None:
+        """Refuse to encrypt with so few sites that a sum could be of one alone; 0 stands for all.
+
+        Raises:
+            SettingsError: saying how many there must be.
+        """
+        if self.settings.encrypt and (min_sites or len(self.sites)) < FEWEST:
+            raise SettingsError(
+                f"with encryption, {FEWEST} sites or more must take part in every round "
+                "(--min-sites): the sum of one alone would show the others what it has sent"
+            )
 
     @classmethod
     def from_dict(

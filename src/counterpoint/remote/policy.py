@@ -4,6 +4,7 @@ from fnmatch import fnmatchcase
 
 from pydantic.dataclasses import dataclass
 
+from counterpoint.encryption import head_of
 from counterpoint.errors import PayloadError
 from counterpoint.remote.message import Message, sizes
 
@@ -22,6 +23,7 @@ class Policy:
         max_rounds: most rounds of one run; None for no limit.
         share_model: whether the chosen model may leave once it is known that all sites have the
             same one. A model that is the site's alone never leaves.
+        encrypted: whether what leaves must be encrypted; otherwise a run decides that.
 
     >>> import torch
     >>> Policy(forbid_names=("head.*",)).check(Message("visit", {}, {"head.bias": torch.ones(1)}))
@@ -33,6 +35,7 @@ class Policy:
     max_bytes: int | None = None
     max_rounds: int | None = None
     share_model: bool = True
+    encrypted: bool = False
 
     def check(self, message: Message) -> None:
         """Refuse a message that may not leave.
@@ -48,6 +51,10 @@ class Policy:
             raise PolicyError(
                 f"the site's policy lets {self.max_bytes} bytes leave at a time, not {total}"
             )
+        if self.encrypted:
+            for name, tensor in message.tensors.items():
+                if head_of(tensor) is None:
+                    raise PolicyError(f"the site's policy lets '{name}' leave only encrypted")
         if message.kind == "model" and not self.share_model:
             raise PolicyError("the site's policy does not let a model leave")
 

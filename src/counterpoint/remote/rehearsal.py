@@ -13,6 +13,7 @@ from typing import TextIO
 
 from counterpoint.crew import Event, Report
 from counterpoint.data.site import Federation
+from counterpoint.encryption import make_key, write_key
 from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.files import write_bytes
 from counterpoint.remote.plan import Plan
@@ -47,6 +48,13 @@ def plan_of(name: str, settings: Settings, federation: Federation) -> Plan:
     }
     clients = {f"site-{number}": site.name for number, site in enumerate(federation.sites, start=1)}
     return Plan(name, settings, federation.classes, federation.form, clients, facts)
+
+
+def shared_key(workspace: Path, encrypt: bool) -> dict[str, str]:
+    """What the settings files of all sites say of their key: a new one, if the run encrypts."""
+    if not encrypt:
+        return {}
+    return {"key": str(write_key(workspace / "sites" / "encryption.key", make_key()))}
 
 
 def follow(coming: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[Event]:

@@ -29,7 +29,7 @@ storage: counterpoint
 # How your images are split, if the table does not say: given, grouped, published.
 # protocol: grouped
 
-# device: cuda
+{key}# device: cuda
 # threads: 4
 
 # What may leave, whatever the server asks; remove the marks to use it.
@@ -38,6 +38,13 @@ storage: counterpoint
 #   max_bytes: 200000000         # of tensors in one message
 #   max_rounds: 100              # of one run
 #   share_model: false           # not even a model that all sites have
+#   encrypted: true              # payloads leave encrypted or not at all
+"""
+
+KEY = """\
+# The encryption key that all sites share. The server must never have it.
+key: {key}
+
 """
 
 
@@ -56,6 +63,7 @@ class SiteFile:
         skip_bad: leave unreadable images out.
         device: to compute on; the run's where left out.
         threads: of PyTorch; the run's where left out.
+        key: file with the encryption key of all sites, for runs that encrypt.
         imports: beginnings of names (``my_package.``) that a run may import here.
         policy: what may leave.
     """
@@ -70,6 +78,7 @@ class SiteFile:
     skip_bad: bool = False
     device: str | None = None
     threads: int | None = None
+    key: Path | None = None
     imports: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy)
 
@@ -94,7 +103,9 @@ def read_site_file(path: Path) -> SiteFile:
             raise SettingsError(f"{path}: expected names and values")
         own = SiteFile(**values)
         # what is not said in full is told from the kit's folder, in whose `local` this file is
-        return replace(own, storage=path.absolute().parent.parent / own.storage)
+        place = path.absolute().parent.parent
+        key = None if own.key is None else place / own.key
+        return replace(own, storage=place / own.storage, key=key)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} can't be read: {error}") from error
     except (ValidationError, TypeError) as error:
@@ -112,9 +123,14 @@ def settings_file(site: str) -> str:
     return f"counterpoint-{site}.yaml"
 
 
-def example(site: str, data: str, root: str | None) -> str:
+def example(site: str, data: str, root: str | None, key: str | None = None) -> str:
     """The text of a settings file to begin with: the data, and in comments what else there is."""
-    return EXAMPLE.format(site=site, data=data, root=f"root: {root}\n" if root else "")
+    return EXAMPLE.format(
+        site=site,
+        data=data,
+        root=f"root: {root}\n" if root else "",
+        key=KEY.format(key=key) if key else "",
+    )
 
 
 def write_site_file(path: Path, values: Mapping[str, Any]) -> None:

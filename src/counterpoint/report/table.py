@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from counterpoint.report.words import heading, number, privacy_in_words
+from counterpoint.report.words import encryption_in_words, heading, number, privacy_in_words
 from counterpoint.results import Result
 from counterpoint.settings import CHOICES, as_dict, make_settings
 
@@ -100,6 +100,8 @@ def results_table(result: Result) -> RenderableType:
     if private := values.get("privacy"):
         lines.append(f"privacy: {privacy_in_words(private)}")
         lines.append(f"not covered by it: {'; '.join(private['not_covered'])}")
+    if encrypted := values.get("encryption"):
+        lines.append(encryption_in_words(encrypted))
     lines += [f"note: {note}" for note in values["data_notes"]]
     return Group(table, *(Text(line) for line in lines))
 

@@ -61,6 +61,19 @@ delta 1e-05"
     return f"{text}: epsilon {_span(told['epsilon'])} for {told['unit']} at delta {told['delta']:g}"
 
 
+def encryption_in_words(told: Mapping[str, Any]) -> str:
+    """The entry ``encryption`` of a run's results as a sentence.
+
+    >>> encryption_in_words({"scheme": "CKKS", "hidden": "payloads, from the server",
+    ...                      "not_hidden": ["names", "scores"]})
+    'encrypted (CKKS): payloads, from the server; not hidden: names; scores'
+    """
+    return (
+        f"encrypted ({told['scheme']}): {told['hidden']}; "
+        f"not hidden: {'; '.join(told['not_hidden'])}"
+    )
+
+
 def _span(epsilon: Mapping[str, float | None]) -> str:
     values = [math.inf if value is None else value for value in epsilon.values()]
     low, high = (

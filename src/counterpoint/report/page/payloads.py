@@ -7,7 +7,7 @@ import pandas as pd
 from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
 from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.words import counted, megabytes
-from counterpoint.report.words import privacy_in_words
+from counterpoint.report.words import encryption_in_words, privacy_in_words
 
 SHARED = {
     "all": "all weights of the network",
@@ -35,6 +35,7 @@ def payloads(study: Study) -> Section:
         )
     ]
     blocks += [Text(_privacy(arm)) for arm in study.arms if "privacy" in arm.first.values]
+    blocks += [Text(_encryption(arm)) for arm in study.arms if "encryption" in arm.first.values]
     if sharing:
         blocks.append(_totals(sharing))
     for arm in sharing:
@@ -55,6 +56,14 @@ def _privacy(arm: Arm) -> str:
         f"{arm.label}: differential privacy by {privacy_in_words(told)}. The smaller epsilon is, "
         f"the less can be told; above 10 or so little is promised. Not covered: "
         f"{'; '.join(told['not_covered'])}."
+    )
+
+
+def _encryption(arm: Arm) -> str:
+    told = encryption_in_words(arm.first.values["encryption"])
+    return (
+        f"{arm.label}: what crossed was {told}. Bytes below are those of the encrypted arrays, "
+        "and shapes how many bytes each has."
     )
 
 
