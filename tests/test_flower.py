@@ -5,6 +5,7 @@ import shutil
 import tomllib
 import types
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed: pip install .[flower]")
@@ -14,6 +15,7 @@ from flwr.app import Message as Parcel
 from flwr.supercore.task_identity import TaskIdentity
 
 from counterpoint import api, run
+from counterpoint.encryption import read_key
 from counterpoint.flower import client
 from counterpoint.flower import server as server_app
 from counterpoint.flower.programs import SERVER, SITE, environment
@@ -57,6 +59,7 @@ class Grid:
     """Flower's grid without a network: a message goes to the ClientApp, which asks its site."""
 
     def __init__(self, folder, method, data, monkeypatch, **settings):
+        min_sites = 0 if settings.get("encrypt") else 1
         self.folder, self.monkeypatch = folder, monkeypatch
         self.made = Loopback(folder, method, data, **settings)
         self.plan, self.sites = self.made.plan, self.made.sites
@@ -65,7 +68,7 @@ class Grid:
             folder / "server" / "local" / "counterpoint-server.yaml",
             {"runs": str(folder / "server-runs"), "imports": ["tests."]},
         )
-        self.app = write_app(folder / "app", self.plan, min_sites=1)
+        self.app = write_app(folder / "app", self.plan, min_sites=min_sites)
         values = tomllib.loads((self.app / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
         self.config = UserConfig(values["config"])
         self.nodes = dict(enumerate(self.plan.sites, start=1))
@@ -123,8 +126,10 @@ def grid(request, small, tmp_path, quick, monkeypatch):  # noqa: F811
     monkeypatch.setattr(server_app, "PATIENCE", 0.2)
     for name, value in (("_run_id", 1), ("_task_id", 1), ("_node_id", 0)):
         monkeypatch.setattr(TaskIdentity, name, value)
-    method = getattr(request, "param", "fedavg")
-    with Grid(tmp_path, method, small, monkeypatch, rounds=3) as made:
+    more = getattr(request, "param", {})
+    more = {"method": more} if isinstance(more, str) else more
+    given = {"method": "fedavg", "rounds": 3, **more}
+    with Grid(tmp_path, data=small, monkeypatch=monkeypatch, **given) as made:
         yield made
 
 
@@ -157,6 +162,17 @@ def test_over_a_grid_it_is_the_run_on_one_machine(grid, small, tmp_path):  # noq
     grid.conduct()
     assert not warnings(grid)
     assert_equal(settled(grid), tmp_path / "here")
+
+
+@pytest.mark.parametrize("grid", [{"encrypt": True}], indirect=True)
+def test_over_a_grid_the_encrypted_run_is_the_plain_one_but_for_rounding(grid, small, tmp_path):  # noqa: F811
+    run("fedavg", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 3})
+    grid.conduct()
+    assert not warnings(grid)
+    server = settled(grid).folder / "server"
+    mine, wanted = (pd.read_csv(place / "scores.csv") for place in (server, tmp_path / "here"))
+    pd.testing.assert_frame_equal(mine, wanted, rtol=0, atol=1e-3)
+    assert (pd.read_csv(server / "payloads.csv")["bytes"] > 60_000).all()
 
 
 FAULTS = {
@@ -244,6 +260,22 @@ def test_the_app_has_settings_and_no_code(tmp_path, monkeypatch):
     proxy = (tmp_path / "together" / "server" / "nginx.conf").read_text()
     assert "location /v1/fleet/ {" in proxy
     assert "control" not in proxy
+
+
+def test_sites_of_an_encrypted_run_get_a_key_and_nobody_else(tmp_path):
+    command = ["flower", "init", "prrfl", "table.csv", "--out", tmp_path / "together", "--encrypt"]
+    more = ["--sites", "north,south", "--classes", "a,b", "--rounds", 2]
+    assert call(*command, *more, "--min-sites", 1)[0] == 2
+    assert not (tmp_path / "together").exists()
+    code, _, errors = call(*command, *more)
+    assert code == 0, errors
+    keys = set()
+    for site in ("north", "south"):
+        place = tmp_path / "together" / "sites" / site / "local"
+        keys.add(read_key(read_site_file(place / f"counterpoint-{site}.yaml").key))
+    (key,) = keys
+    files = [file for file in (tmp_path / "together").rglob("*") if file.is_file()]
+    assert sum(key in file.read_bytes() for file in files) == 2
 
 
 def test_flower_tells_nobody_of_itself_unless_asked_to(monkeypatch):

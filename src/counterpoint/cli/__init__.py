@@ -15,6 +15,7 @@ from counterpoint.cli import (  # noqa: F401  (their commands)
     figure,
     flare,
     flower,
+    key,
     look,
     predict,
     report,

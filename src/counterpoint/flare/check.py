@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from counterpoint.client import new_predictor
 from counterpoint.crew import choose_device
+from counterpoint.encryption import mark_of, read_key
 from counterpoint.errors import CounterpointError, SettingsError
 from counterpoint.flare.kit import KNOWN, PACKAGES, versions
+from counterpoint.flare.provision import KEY
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.site_file import SiteFile, read_site_file
 
@@ -35,6 +37,8 @@ SOON = 14
 TIMES_A_NETWORK = 20
 """What a site keeps of a run, in networks: two states with deputies and optimiser, two means, two
 candidates, the last answer, and room to write each aside."""
+TIMES_MORE_IF_ENCRYPTED = 28
+"""Two means, the last answer and one written aside are eight times as large."""
 
 KINDS = {"fed_client.json": "site", "fed_server.json": "server", "fed_admin.json": "administrator"}
 
@@ -153,7 +157,10 @@ def check_kit(path: Path) -> Iterator[Check]:
     yield look("server's certificate", line.certificate)
     yield look("clock", line.clock)
     if kit.kind == "site":
-        yield look("settings file", settings, kit)
+        said = look("settings file", settings, kit)
+        yield said
+        if said.ok and kit.plan.settings.encrypt:
+            yield look("encryption key", key, kit)
         yield look("device", device, kit)
         yield look("disk", disk, kit)
         yield look("data", data, kit)
@@ -395,6 +402,20 @@ def settings(kit: Kit) -> str:
     return f"{kit.plan.settings.method.name}, {rounds} rounds, data: {kit.own.data}"
 
 
+def key(kit: Kit) -> str:
+    """The encryption key: whether it is one, and nobody else's to read."""
+    file = kit.own.key
+    if file is None:
+        raise WrongError(
+            "the run encrypts what leaves, and the settings file names no `key`",
+            f"write `key: {KEY}` into it, or ask the administrator for a new kit",
+        )
+    mark = mark_of(read_key(file))
+    if file.stat().st_mode & 0o077:
+        raise WrongError("others on this machine can read the key", f"chmod 600 '{file}'")
+    return f"its mark is {mark}; at all sites it must be the same"
+
+
 def device(kit: Kit) -> str:
     """Whether there is the device to compute on."""
     return str(choose_device(kit.own.device or kit.plan.settings.machine.device))
@@ -404,7 +425,8 @@ def disk(kit: Kit) -> str:
     """Room for what is kept of a run; of a server, which keeps less, as much is asked."""
     model = new_predictor(kit.plan.settings.method, kit.plan.task, kit.plan.shape)
     network = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    return room(kit.own.storage if kit.kind == "site" else kit.path, TIMES_A_NETWORK * network)
+    times = TIMES_A_NETWORK + (TIMES_MORE_IF_ENCRYPTED if kit.plan.settings.encrypt else 0)
+    return room(kit.own.storage if kit.kind == "site" else kit.path, times * network)
 
 
 def room(place: Path, needed: int) -> str:
