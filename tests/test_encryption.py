@@ -26,7 +26,16 @@ from counterpoint.encryption import (
     read_key,
     write_key,
 )
-from counterpoint.encryption.key import LARGEST, PRIMES, RING, SCALE, SLOTS, server_context
+from counterpoint.encryption.key import (
+    GRID,
+    LARGEST,
+    PRIMES,
+    RING,
+    SCALE,
+    SLOTS,
+    server_context,
+    site_context,
+)
 from counterpoint.encryption.sealed import Head, pack, unpack
 from counterpoint.errors import EncryptionError, PayloadError, SettingsError, StateError
 from counterpoint.payload import from_bytes, to_bytes
@@ -49,7 +58,7 @@ from tests.test_remote import (  # noqa: F401  (fixtures)
 
 KEY = make_key()
 NEAR = 1e-6
-"""Of the mean, for weights of 1 or more: a sum of few is off by about 2e-7."""
+"""Of the mean, for weights of 1 or more: a sum is off by half of 2**-20, and a little noise."""
 
 
 def payload(seed, shapes=((2, 3), (), (5000,)), size=1.0):
@@ -101,10 +110,12 @@ def test_room_is_used_to_its_end_and_not_beyond():
     for sign in (1, -1):
         signed = {"w": sign * most["w"]}
         torch.testing.assert_close(added([signed] * 4, [1.0] * 4, lock)["w"], signed["w"])
-    with pytest.raises(EncryptionError, match=r"'w' times .* weight 1 .* has room for 1.68e\+07"):
+    with pytest.raises(EncryptionError, match=r"'w' times .* weight 1 .* has room for 4.19e\+06"):
         lock.seal({"w": most["w"] * 1.01}, 1.0)
     with pytest.raises(EncryptionError, match=r"weight 2 .*weighting=equal"):
         lock.seal(most, 2.0)
+    with pytest.raises(EncryptionError, match=r"weight 0.001 is too small .*weighting=equal"):
+        lock.seal(most, 1e-3)
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
@@ -117,6 +128,19 @@ def test_the_same_numbers_never_look_the_same():
     lock, one = Lock(KEY, 2), payload(1)
     first, second = lock.seal(one, 1.0), lock.seal(one, 1.0)
     assert not any(torch.equal(first[name], second[name]) for name in one)
+
+
+def test_the_noise_of_encryption_never_shows():
+    """It would give the key away. It is there in what is decrypted, and gone from the mean."""
+    lock, one = Lock(KEY, 2), {"zeros": torch.zeros(5000), **payload(1)}
+    raw = tenseal.ckks_vector_from(site_context(KEY), unpack(lock.seal(one, 1.0)["zeros"])[1][0])
+    noise = np.abs(raw.decrypt())
+    assert 0 < noise.max() < 2.0**-GRID / 10
+    first, second = (added([one, one], [1.0, 2.0], lock) for _ in range(2))
+    assert not first["zeros"].any()
+    steps = first["w2"].double() * 3 * 2**GRID
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=0.5)  # float32's own rounding
+    assert (first["w2"] == second["w2"]).float().mean() > 0.8
 
 
 # Who can read what

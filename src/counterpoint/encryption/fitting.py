@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from counterpoint.encryption.key import PRIMES, RING, SCALE, require_tenseal
+from counterpoint.encryption.key import GRID, PRIMES, RING, SCALE, require_tenseal
 from counterpoint.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def account_of_encryption() -> dict[str, Any]:
         "ring": RING,
         "prime_bits": list(PRIMES),
         "scale_bits": SCALE,
+        "grid_bits": GRID,
         "hidden": "payloads and means, from the server",
         "not_hidden": list(NOT_HIDDEN),
     }

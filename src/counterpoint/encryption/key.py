@@ -20,10 +20,14 @@ RING = 4096
 SLOTS = RING // 2
 PRIMES = (60, 49)
 """Bits of the primes: of the one for numbers, and of one that FLARE's way of making keys needs."""
-SCALE = 32
-"""Bits behind the point. A sum is off by about 2e-7, and must stay within 2**26 either way."""
+SCALE = 34
+"""Bits behind the point with which numbers are encrypted; noise takes the last ten of them."""
+GRID = 20
+"""Bits behind the point to which a sum is rounded once it is decrypted, so that no noise shows."""
 LARGEST = 2.0 ** (PRIMES[0] - SCALE - 2)
 """Most that a sum over all sites may come to, up or down."""
+SMALLEST_WEIGHT = 0.05
+"""Least weight of a site: beside the grid, less would make a mean that is off by 1e-5."""
 
 
 def require_tenseal() -> Any:

@@ -8,7 +8,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from counterpoint.encryption.key import LARGEST, SLOTS, mark_of, require_tenseal, site_context
+from counterpoint.encryption.key import (
+    GRID,
+    LARGEST,
+    SLOTS,
+    SMALLEST_WEIGHT,
+    mark_of,
+    require_tenseal,
+    site_context,
+)
 from counterpoint.encryption.sealed import TYPES, Head, pack, unpack
 from counterpoint.errors import EncryptionError, PayloadError
 from counterpoint.payload import Payload
@@ -29,12 +37,16 @@ class Lock:
     def seal(self, payload: Mapping[str, Tensor], weight: float) -> Payload:
         """Encrypt a payload, multiplied by the site's weight, so that the server need only add.
 
-        Names stay, and each tensor becomes one of bytes. Numbers are encrypted up to rounding
-        of about 1e-7: see `SCALE`.
+        Names stay, and each tensor becomes one of bytes.
 
         Raises:
             EncryptionError: naming the tensor, if a number in it is not finite or too large.
         """
+        if weight < SMALLEST_WEIGHT:
+            raise EncryptionError(
+                f"the site's weight {weight:.3g} is too small for the precision of encryption, "
+                f"which asks for {SMALLEST_WEIGHT} or more; use --set weighting=equal"
+            )
         tenseal, context = require_tenseal(), site_context(self.key)
         sealed = {}
         for name, tensor in payload.items():
@@ -56,6 +68,11 @@ class Lock:
     def unseal(self, total: Mapping[str, Tensor]) -> Payload:
         """Decrypt sums of encrypted payloads, and divide them by the weight of all sites: the mean.
 
+        Sums are rounded to multiples of 2**-20 (see `GRID`), which is far above the noise that
+        encryption leaves in them. That noise must not show: who has a sum encrypted and learns it
+        with the noise, from a model that is made public say, can compute the key (Li and
+        Micciancio, EUROCRYPT 2021).
+
         Raises:
             EncryptionError: if they were encrypted with another key, or are damaged.
         """
@@ -76,7 +93,8 @@ class Lock:
             found = [tenseal.ckks_vector_from(context, part).decrypt() for part in parts]
         except Exception as error:  # TenSEAL's own, of many kinds
             raise EncryptionError(f"the mean of '{name}' is damaged: {error}") from error
-        numbers = np.concatenate([*map(np.asarray, found), np.empty(0)]) / head.weight
+        numbers = np.concatenate([*map(np.asarray, found), np.empty(0)])
+        numbers = np.rint(numbers * 2.0**GRID) / 2.0**GRID / head.weight
         if len(numbers) != head.numbers:
             raise EncryptionError(f"the mean of '{name}' is damaged: numbers are missing")
         return torch.from_numpy(numbers).reshape(head.shape).to(TYPES[head.dtype])

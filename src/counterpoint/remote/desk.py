@@ -202,9 +202,7 @@ class Desk:
     def model(self, message: Message) -> Message:
         """Give the chosen model, if it is the one that the server knows all sites to have.
 
-        Never where the run encrypts. The model is made of a mean, which the server should not see;
-        and who has a sum both encrypted and decrypted can compute the key (Li and Micciancio,
-        EUROCRYPT 2021).
+        Never where the run encrypts: the model is made of a mean, which the server should not see.
         """
         if self.plan.settings.encrypt:
             raise PolicyError("the run encrypts what leaves; no model does")
