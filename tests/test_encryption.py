@@ -210,6 +210,20 @@ def test_what_is_no_key_of_ours_is_refused_in_words(tmp_path):
         assert str(tmp_path) not in str(caught.value)
 
 
+def test_the_command_makes_a_key_once_and_shows_its_mark(tmp_path):
+    file = tmp_path / "key"
+    code, out, _ = call("key", file, "--json")
+    made = json.loads(out)
+    assert (code, made["mark"]) == (0, mark_of(read_key(file)))
+    before = file.read_bytes()
+    assert json.loads(call("key", file, "--json")[1]) == made
+    assert file.read_bytes() == before
+    file.write_bytes(b"no key")
+    code, _, errors = call("key", file)
+    assert code == 2
+    assert "holds none" in " ".join(errors.split())
+
+
 # What a server may be sent
 
 
@@ -404,7 +418,7 @@ def test_a_sites_policy_can_ask_for_encryption(small, tmp_path, quick):  # noqa:
 
 
 def test_a_run_on_one_machine_encrypts_by_the_same_code(small, tmp_path, quick):  # noqa: F811
-    for name, more in (("plain", {}), ("encrypted", {"encrypt": True, "workers": 2})):
+    for name, more in (("plain", {}), ("encrypted", {"encrypt": True})):
         run("prrfl", str(small), out=tmp_path / name, settings=SETTINGS | more)
     assert_near(tmp_path / "encrypted", tmp_path / "plain")
     key = tmp_path / "encrypted" / "state" / "encryption.key"

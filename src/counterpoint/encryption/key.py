@@ -114,7 +114,7 @@ def mark_of(key: bytes) -> str:
 @lru_cache(maxsize=4)
 def site_context(key: bytes) -> Any:
     """What TenSEAL encrypts and decrypts by."""
-    return require_tenseal().context_from(key)
+    return require_tenseal().context_from(key, n_threads=1)
 
 
 @lru_cache(maxsize=1)
@@ -123,7 +123,7 @@ def server_context() -> Any:
     keyless = _new_context().serialize(
         save_public_key=False, save_secret_key=False, save_galois_keys=False, save_relin_keys=False
     )
-    return require_tenseal().context_from(keyless)
+    return require_tenseal().context_from(keyless, n_threads=1)
 
 
 def _new_context() -> Any:

@@ -30,8 +30,8 @@ def payloads(study: Study) -> Section:
         Text(
             "Every array that crossed between a hospital and the server was written down as it "
             "crossed; this is the whole list. No image, no label of an image and no file name is "
-            "among it. Weights are not images, but they are made from them: without noise, nothing "
-            "here keeps a server from studying them."
+            "among it. Weights are not images, but they are made from them: without encryption or "
+            "noise, nothing here keeps a server from studying them."
         )
     ]
     blocks += [Text(_privacy(arm)) for arm in study.arms if "privacy" in arm.first.values]
