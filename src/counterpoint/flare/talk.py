@@ -16,7 +16,7 @@ def to_shareable(run: str, message: Message) -> Shareable:
 
 
 def from_shareable(shareable: Shareable) -> tuple[str, Message]:
-    """Take the run's name and the message out of a Shareable.
+    """Take the run's name and the message out of a Shareable, which is empty of it then.
 
     Raises:
         PayloadError: if there is none in it.
@@ -24,4 +24,4 @@ def from_shareable(shareable: Shareable) -> tuple[str, Message]:
     if shareable.get_return_code() != ReturnCode.OK:
         raise PayloadError(f"FLARE reports {shareable.get_return_code()}")
     run = str(shareable.get("counterpoint.run", ""))
-    return run, Message.unpacked(shareable.get(TEXT), shareable.get(TENSORS))
+    return run, Message.unpacked(shareable.pop(TEXT, None), shareable.pop(TENSORS, None))

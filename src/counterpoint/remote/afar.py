@@ -20,7 +20,7 @@ from counterpoint.exam import Tested
 from counterpoint.federation import Play, conduct
 from counterpoint.folder import LOSSES, SCORES, Kept, Notebook, RunFolder
 from counterpoint.payload import Payload, check
-from counterpoint.remote.desk import digest, maybe_kept, order_message, read_kept
+from counterpoint.remote.desk import digest, maybe_kept, order_messages, read_kept
 from counterpoint.remote.message import Message
 from counterpoint.remote.plan import Plan
 from counterpoint.results import Result, write_model
@@ -77,7 +77,7 @@ class Afar:
         """Have sites work a round; answers that are not as they should be are left out."""
         when = f"round {orders[0].round}"
         last = orders[0].mean.read(self.folder.state) if orders[0].mean else {}
-        replies = self.ask({o.site: order_message(o, last) for o in orders}, when, enough=0)
+        replies = self.ask(order_messages(orders, last), when, enough=0)
         usual = most_common(reply.tensors for reply in replies.values())
         answers = []
         for order in orders:

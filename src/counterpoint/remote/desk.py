@@ -8,10 +8,9 @@ sentences that can hold nothing of a patient, a path or an image.
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from counterpoint.errors import (
     TrainingError,
 )
 from counterpoint.exam import Exam, score_test
-from counterpoint.files import write_bytes, write_text
+from counterpoint.files import write_bytes, write_quickly, write_text
 from counterpoint.folder import Kept, RunFolder
 from counterpoint.payload import Payload, to_bytes
 from counterpoint.remote.audit import lines_of, record
@@ -161,7 +160,7 @@ class Desk:
         if order.site != self.site:
             raise PayloadError(f"this is an order for site '{order.site}'")
         self.policy.check_round(order.round)
-        self.take_mean(order, message.tensors)
+        self.take_mean(order, message)
         order = self.with_whole_state(order)
         job = Job(order, self.data[0], self.folder.state, self.lock)
         answer = work(self.client, job, self.report)
@@ -211,7 +210,7 @@ class Desk:
             raise PolicyError("this model is the site's own; it does not leave")
         return Message("model", {}, model)
 
-    def take_mean(self, order: Order, news: Payload) -> None:
+    def take_mean(self, order: Order, message: Message) -> None:
         """Put the mean of an order on the site's disk: what is new in it over what it had."""
         if order.mean is None:
             return
@@ -221,9 +220,11 @@ class Desk:
             return
         except StateError:
             pass  # not there yet
-        bases = (kept.read(place) for kept in reversed(self.known("means")))
-        for base in chain([{}], bases):
-            data = to_bytes(base | news)
+        if message.sha256 == order.mean.sha256:
+            write_bytes(place / order.mean.file, message.data)
+            return
+        for kept in reversed(self.known("means")):
+            data = to_bytes(kept.read(place) | message.tensors)
             if hashlib.sha256(data).hexdigest() == order.mean.sha256:
                 write_bytes(place / order.mean.file, data)
                 return
@@ -266,9 +267,8 @@ class Desk:
 
     def keep_answer(self, message: Message, reply: Message) -> Message:
         """Keep the answer to a visit, so that the same message gets it again."""
-        text, data = reply.packed()
-        head = f"{identity(message)}\n{text}\n".encode()
-        write_bytes(self.folder.state / "answer", head + data)
+        head = f"{identity(message)}\n{reply.text}\n".encode()
+        write_quickly(self.folder.state / "answer", head, reply.data)
         return reply
 
     def once(self, message: Message) -> Message | None:
@@ -276,9 +276,10 @@ class Desk:
         if message.kind != "visit":
             return None
         try:
-            head, text, data = (self.folder.state / "answer").read_bytes().split(b"\n", 2)
-            if head.decode() == identity(message):
-                return Message.unpacked(text.decode(), data)
+            with open(self.folder.state / "answer", "rb") as file:
+                if file.readline().decode().strip() == identity(message):
+                    text = file.readline().decode().strip()
+                    return Message.unpacked(text, file.read())
         except (OSError, ValueError, PayloadError):
             pass  # then it is worked again, to the same end
         return None
@@ -307,8 +308,7 @@ def in_words(error: Exception) -> str:
 
 def identity(message: Message) -> str:
     """SHA-256 (hex) of a message: equal for messages that ask the same."""
-    text, data = message.packed()
-    return hashlib.sha256(text.encode() + data).hexdigest()
+    return hashlib.sha256(message.text.encode()).hexdigest()
 
 
 def digest(model: Payload) -> str:
@@ -317,10 +317,18 @@ def digest(model: Payload) -> str:
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
-def order_message(order: Order, last: Payload) -> Message:
-    """An order as a message, with what is new to the site of the mean."""
-    says = {name: value for name, value in vars(order).items() if name != "news"}
-    return Message("visit", says, {name: last[name] for name in order.news})
+def order_messages(orders: Sequence[Order], last: Payload) -> dict[str, Message]:
+    """Orders as messages, with what is new to each site of the mean; packed once for all alike."""
+    mean = {
+        news: Message("visit", {}, {name: last[name] for name in news})
+        for news in {order.news for order in orders}
+    }
+    return {
+        order.site: mean[order.news].saying(
+            {name: value for name, value in vars(order).items() if name != "news"}
+        )
+        for order in orders
+    }
 
 
 def read_order(message: Message) -> Order:

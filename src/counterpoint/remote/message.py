@@ -6,7 +6,8 @@ Tensors go as safetensors: names, shapes and numbers, no code. Nothing is unpick
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -32,20 +33,36 @@ class Message:
     says: dict[str, Any] = field(default_factory=dict)
     tensors: Payload = field(default_factory=dict)
 
-    def packed(self) -> tuple[str, bytes]:
-        """The message as text and bytes."""
-        data = to_bytes(self.tensors) if self.tensors else b""
-        return self.text_for(data, list(self.tensors)), data
+    @cached_property
+    def data(self) -> bytes:
+        """The tensors as bytes, made once."""
+        return to_bytes(self.tensors) if self.tensors else b""
 
-    def text_for(self, data: bytes, names: list[str]) -> str:
-        """The text that goes with the bytes of the tensors."""
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def text(self) -> str:
+        """The text that goes with the bytes; with their checksum in it, it stands for all."""
         head = {
             "kind": self.kind,
             "says": self.says,
-            "names": names,
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "names": list(self.tensors),
+            "sha256": self.sha256,
         }
         return json.dumps(head)
+
+    def packed(self) -> tuple[str, bytes]:
+        """The message as text and bytes."""
+        return self.text, self.data
+
+    def saying(self, says: dict[str, Any]) -> "Message":
+        """A message that says something else, with the same tensors, which are not packed anew."""
+        other = replace(self, says=says)
+        vars(other).update(data=self.data, sha256=self.sha256)
+        return other
 
     @classmethod
     def unpacked(cls, text: object, data: object) -> "Message":
@@ -67,7 +84,9 @@ class Message:
         tensors = from_bytes(data) if data else {}
         if sorted(tensors) != sorted(names):
             raise PayloadError("a message has other tensors than it says")
-        return cls(kind, says, {name: tensors[name] for name in names})
+        message = cls(kind, says, {name: tensors[name] for name in names})
+        vars(message).update(data=data, sha256=sha256, text=text)
+        return message
 
 
 def sizes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, int, str]]:
@@ -92,4 +111,4 @@ def sha256_of(tensor: Tensor) -> str:
     import torch
 
     plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(plain.numpy()).hexdigest()

@@ -6,7 +6,7 @@ from pydantic.dataclasses import dataclass
 
 from counterpoint.encryption import head_of
 from counterpoint.errors import PayloadError
-from counterpoint.remote.message import Message, sizes
+from counterpoint.remote.message import Message
 
 
 class PolicyError(PayloadError):
@@ -46,7 +46,7 @@ class Policy:
         for name in message.tensors:
             if any(fnmatchcase(name, pattern) for pattern in self.forbid_names):
                 raise PolicyError(f"the site's policy does not let '{name}' leave")
-        total = sum(size for _, size, _ in sizes(message.tensors).values())
+        total = sum(tensor.nbytes for tensor in message.tensors.values())
         if self.max_bytes is not None and total > self.max_bytes:
             raise PolicyError(
                 f"the site's policy lets {self.max_bytes} bytes leave at a time, not {total}"
