@@ -17,8 +17,8 @@ from nvflare.apis.signal import Signal
 from counterpoint.crew import Event
 from counterpoint.errors import CounterpointError, PayloadError
 from counterpoint.files import append_text
-from counterpoint.flare.job import read_plans
-from counterpoint.flare.talk import TASK, from_shareable, to_shareable
+from counterpoint.flare.job import TASK, read_plans
+from counterpoint.flare.talk import TENSORS, from_shareable, to_shareable
 from counterpoint.remote import Message, Plan
 from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.server_file import SETTINGS, read_server_file
@@ -108,7 +108,11 @@ class Server(Controller):  # type: ignore[misc]
             if abort_signal.triggered:
                 raise AbortedError
             time.sleep(0.05)
-        return replies
+        found = dict(replies)
+        replies.clear()  # FLARE's tasks outlive this, and hold it
+        for task in tasks.values():
+            task.data.pop(TENSORS, None)
+        return found
 
     def process_result_of_unknown_task(
         self,

@@ -5,7 +5,6 @@ from nvflare.apis.shareable import ReturnCode, Shareable
 from counterpoint.errors import PayloadError
 from counterpoint.remote.message import Message
 
-TASK = "counterpoint"
 TEXT, TENSORS = "counterpoint.text", "counterpoint.tensors"
 
 

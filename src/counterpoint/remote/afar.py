@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class Afar:
                 reason = reply.says.get("reason") if reply.kind == "refused" else None
                 self.leave_out(site, when, str(reason or "its answer is to something else"))
             else:
-                good[site] = reply
+                good[site] = replace(reply)  # without its bytes beside its tensors
         self.require(len(good), when, enough)
         return good
 

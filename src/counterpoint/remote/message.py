@@ -111,4 +111,4 @@ def sha256_of(tensor: Tensor) -> str:
     import torch
 
     plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(plain.numpy()).hexdigest()
+    return hashlib.sha256(plain.numpy().data).hexdigest()
