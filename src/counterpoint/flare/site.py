@@ -31,8 +31,9 @@ class Site(Executor):  # type: ignore[misc]
         try:
             run, message = from_shareable(shareable)
             reply = self.desk(run, fl_ctx).answer(message)
-        except CounterpointError as error:
-            self.log_error(fl_ctx, str(error), fire_event=False)
+        except Exception as error:  # whatever it is, it must not leave as it is
+            known = isinstance(error, CounterpointError)
+            self.logger.error(str(error), exc_info=None if known else error)
             reply = Message("refused", {"reason": "the site can't take part; its own log says why"})
         return to_shareable(run, reply)
 
