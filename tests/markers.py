@@ -9,11 +9,25 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
+
+from tests.running import Wide
 
 PATIENT, FILE, WARD = "MRN-48151623", "jane-doe-7f3a", "ward-9b1c42"
 CLASSES = ["irregular", "round", "scalloped"]
 SIZE = 32
 WORDS = {"patient": PATIENT, "file name": FILE, "folder": WARD}
+
+TOLD = f"/srv/{WARD}/{FILE}-03.png of patient {PATIENT} can't be turned"
+
+
+class Fails(Wide):
+    """A network whose training fails, with an error that names an image and a patient."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError(TOLD)
+        return super().forward(images)
 
 
 def plant(folder: Path, sites: Iterable[str]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ Slow, as each job has to start its processes: run them by `pytest -m slow`.
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -21,12 +22,15 @@ pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: pip instal
 import psutil
 
 from counterpoint.data import write_phantom
+from counterpoint.errors import StateError
 from counterpoint.flare.job import write_job
 from counterpoint.flare.poc import EVENTS, follow, kits, lay_out, wait_for_sites
 from counterpoint.flare.processes import processes
 from counterpoint.flare.provision import write_consortium
-from counterpoint.flare.session import status, submit
+from counterpoint.flare.session import collect, status, submit
 from counterpoint.remote import Plan
+from counterpoint.remote.site_file import settings_file
+from tests.markers import found, found_in, markers, plant
 from tests.running import SHORT, start
 from tests.test_remote import Loopback
 
@@ -79,8 +83,39 @@ def place(data, tmp_path_factory):
     return lay_out(consortium(data, folder / "together", engine))
 
 
+RECORDER = """
+import os, sys
+
+kit = os.environ.get("FRAMES_OF")
+if kit in sys.orig_argv:
+    from nvflare.fuel.f3.sfm.conn_manager import ConnManager
+
+    take = ConnManager.process_frame_task
+
+    def record(self, connection, frame):
+        with open(os.path.join(os.environ["FRAMES"], str(os.getpid())), "ab") as file:
+            file.write(frame)
+        return take(self, connection, frame)
+
+    ConnManager.process_frame_task = record
+"""
+"""What every Python imports first. The server's own note down what they receive, out of TLS."""
+
+
 @pytest.fixture(scope="module")
-def ours(place):
+def frames(place, tmp_path_factory):
+    """Return the folder with all that the processes of the server receive."""
+    folder, code = (tmp_path_factory.mktemp(name) for name in ("frames", "recorder"))
+    (code / "sitecustomize.py").write_text(RECORDER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(code))
+        patch.setenv("FRAMES", str(folder))
+        patch.setenv("FRAMES_OF", str(kits(place)[0]))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def ours(place, frames):
     """Return the processes of server and sites, connected."""
     with processes() as started:
         for kit in kits(place):
@@ -181,6 +216,56 @@ def test_a_full_disk_leaves_a_site_out_and_the_others_as_they_are(data, place, o
     )
     engine.run(min_sites=1)
     same_as_loopback(engine, place, "full")
+
+
+@contextlib.contextmanager
+def planted(place, folder):
+    """Have the sites work on images, names and tables that are full of markers."""
+    tables = plant(folder, SITES)
+    own = [
+        kit / "local" / settings_file(site)
+        for site, kit in zip(SITES, kits(place)[1:], strict=True)
+    ]
+    before = [file.read_text() for file in own]
+    for file, text, table in zip(own, before, tables.values(), strict=True):
+        file.write_text(re.sub("^data: .*$", f"data: {table}", text, flags=re.M))
+    try:
+        yield tables
+    finally:
+        for file, text in zip(own, before, strict=True):
+            file.write_text(text)
+
+
+def test_nothing_of_patients_comes_to_the_server(data, place, ours, frames, tmp_path):
+    """A run whose training fails with an error full of markers, then one with a damaged image.
+
+    Searched are all frames that the server has received since it was started, its whole kit with
+    logs and stored jobs, and what the administrator collects.
+    """
+    server, *sites = kits(place)
+    with planted(place, tmp_path) as tables:
+        fails = Loopback(tmp_path, "fedavg", data, **settings(2) | {"model": "tests.markers:Fails"})
+        with pytest.raises(StateError, match="0 of 2 sites"):
+            list(follow(place, ours, job(place, plan_of(fails), "fails", 2, 0)))
+        image = next(tables["south"].parent.glob("*.png"))
+        image.write_bytes(image.read_bytes()[:200])
+        runs = Loopback(tmp_path, "fedavg", data, **settings(2))
+        told = list(follow(place, ours, job(place, plan_of(runs), "damaged", 2, 1)))
+        known = markers(tables.values())
+    assert any("'south' is left out: the site's data can't be used" in str(one) for one in told)
+    received = [file.read_bytes() for file in frames.iterdir()]
+    assert len(received) >= 3  # the server's own, and one for each job
+    assert any(b"counterpoint.tensors" in one for one in received)
+    assert not set().union(*(found(known, one) for one in received))
+    collected = collect(place, tmp_path / "out")
+    assert not any(found_in(known, run) for run in collected)
+    assert not found_in(known, server)
+    for kit in sites:  # each site's own log has it, and the search finds it there
+        logs = [file.read_bytes() for file in kit.rglob("*log*") if file.is_file()]
+        assert {"patient", "file name", "folder"} <= set().union(
+            *(found(known, one) for one in logs)
+        )
+    print(f"{sum(map(len, received))} bytes received and {server.name}'s kit have no marker")
 
 
 def test_a_strangers_certificate_is_refused(place, ours, tmp_path):

@@ -2,8 +2,11 @@
 
 import contextlib
 import shutil
+import socket
+import threading
 import tomllib
 import types
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -16,14 +19,16 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from counterpoint import api, run
 from counterpoint.encryption import read_key
-from counterpoint.flower import client
+from counterpoint.errors import StateError
+from counterpoint.flower import client, simulate
 from counterpoint.flower import server as server_app
 from counterpoint.flower.programs import SERVER, SITE, environment
-from counterpoint.flower.simulate import lay_out, started
+from counterpoint.flower.simulate import free_ports, lay_out, started
 from counterpoint.flower.site import Site
 from counterpoint.flower.write import write_app
 from counterpoint.remote.rehearsal import gather_from_sites
 from counterpoint.remote.site_file import read_site_file, settings_file, write_site_file
+from tests.markers import found, found_in, markers, plant
 from tests.running import call
 from tests.test_remote import (  # noqa: F401  (a fixture)
     SETTINGS,
@@ -53,6 +58,89 @@ def test_processes_give_the_run_on_one_machine(small, tmp_path, monkeypatch):  #
     for file in ("scores.csv", "payloads.csv", "test_cases.csv", "results.json", *models):
         assert (out / "run" / file).read_bytes() == (here / file).read_bytes(), file
     assert not list((out / "run" / "state").glob("site-*"))  # they are the sites' own
+
+
+@contextlib.contextmanager
+def recorded(port):
+    """Give the port of a proxy, and what comes through it to the server at a port."""
+    came = []
+
+    def pump(source, target, keep):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if keep is not None:
+                    keep.append(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve():
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", port))
+            keep = []
+            came.append(keep)
+            threading.Thread(target=pump, args=(near, far, keep), daemon=True).start()
+            threading.Thread(target=pump, args=(far, near, None), daemon=True).start()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1], lambda: [b"".join(one) for one in came]
+    finally:
+        listener.close()
+
+
+@pytest.mark.slow
+def test_nothing_of_patients_comes_to_the_server(small, tmp_path, monkeypatch):  # noqa: F811
+    """A run whose training fails with an error full of markers, then one with a damaged image.
+
+    Searched are all bytes that come to the SuperLink from the sites, and all that it writes.
+    """
+    workspace, (port, *more) = tmp_path / "flower", free_ports(3)
+    fails = Loopback(tmp_path, "fedavg", small, rounds=1, model="tests.markers:Fails")
+    runs = Loopback(tmp_path, "fedavg", small, rounds=1)
+    clients = list(fails.plan.sites)
+    lay_out(workspace, clients, fails.federation, list(fails.sites.values()), tmp_path / "runs")
+    tables = plant(tmp_path / "data", fails.sites)
+    known = markers(tables.values())
+    for client_name, site in fails.plan.sites.items():
+        place = workspace / "sites" / client_name
+        own = {"storage": str(place), "data": str(tables[site]), "imports": [""]}
+        write_site_file(place / "local" / settings_file(client_name), own)
+    monkeypatch.setattr(simulate, "free_ports", lambda count: [port, *more])
+    start = simulate.Flower.start
+    with recorded(port) as (proxy, came):
+
+        def through(flower, name, *command):
+            near = f"127.0.0.1:{proxy}"
+            sites = "--superlink" in command
+            words = [near if sites and one == f"127.0.0.1:{port}" else one for one in command]
+            return start(flower, name, *words)
+
+        monkeypatch.setattr(simulate.Flower, "start", through)
+        told = []
+        with started(workspace, clients) as flower:
+            plan = replace(fails.plan, name="fails")
+            with pytest.raises(StateError, match="0 of 2 sites"):
+                flower.run(write_app(workspace / "app", plan), "fails", told.append)
+            image = next(tables["west"].parent.glob("*.png"))
+            image.write_bytes(image.read_bytes()[:200])
+            plan = replace(runs.plan, name="damaged")
+            flower.run(write_app(workspace / "app-2", plan, 1), "damaged", told.append)
+        received = came()
+    assert any("'west' is left out: the site's data can't be used" in str(one) for one in told)
+    assert any(b"visit" in one for one in received)
+    assert any(b"refused" in one for one in received)
+    assert not set().union(*(found(known, one) for one in received))
+    for place in ("server", "home", "../runs"):
+        assert not found_in(known, workspace / place), place
+    for log in ("server", "fails", "damaged"):
+        assert not found(known, (workspace / f"{log}.log").read_bytes()), log
+    for name in clients:  # each site's own log has it, and the search finds it there
+        assert {"patient", "file name"} <= found(known, (workspace / f"{name}.log").read_bytes())
 
 
 class Grid:

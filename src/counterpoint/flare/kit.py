@@ -11,6 +11,7 @@ from nvflare.lighter.ctx import ProvisionContext
 from nvflare.lighter.entity import Participant, Project
 from nvflare.lighter.spec import Builder
 
+from counterpoint.errors import StateError
 from counterpoint.flare.job import PLANS, SERVER, SITE
 
 RIGHTS = (
@@ -28,6 +29,10 @@ REFUSED = ("byoc", "shell_commands")
 
 KNOWN = "counterpoint-kit.json"
 """File in a kit's folder ``local`` by which `counterpoint flare check` looks: plan and versions."""
+FLARES_OWN = "/tmp/nvflare"
+"""Where a server of FLARE keeps its jobs, if not told otherwise: one place for all of a machine."""
+KIT = "COUNTERPOINT_KIT"
+"""Variable of the environment of a server's processes: the folder of its kit."""
 PACKAGES = ("python", "counterpoint", "nvflare", "torch", "monai", "numpy", "safetensors")
 
 
@@ -47,6 +52,7 @@ class AllowCounterpoint(Builder):  # type: ignore[misc]
                 _write(Path(ctx.get_local_dir(participant)) / KNOWN, known)
         server = project.get_server()
         self.change(server, ctx, SERVER, "counterpoint-server.yaml")
+        keep_jobs_in_kit(Path(ctx.get_local_dir(server)), Path(ctx.get_kit_dir(server)))
         for client in project.get_clients():
             self.change(client, ctx, SITE, f"counterpoint-{client.name}.yaml")
 
@@ -67,6 +73,23 @@ class AllowCounterpoint(Builder):  # type: ignore[misc]
         _write(local / "authorization.json.default", rules)
         if (Path("sites") / own).is_file():
             shutil.copy(Path("sites") / own, local)
+
+
+def keep_jobs_in_kit(local: Path, startup: Path) -> None:
+    """Have a server keep its jobs in its own kit, wherever that lies.
+
+    FLARE fills in variables of the environment where it reads its configuration.
+    """
+    _replace(local / "resources.json.default", FLARES_OWN, f"{{${KIT}}}/flare")
+    start = 'echo "WORKSPACE set to $WORKSPACE"\n'
+    _replace(startup / "sub_start.sh", start, f'{start}export {KIT}="$WORKSPACE"\n')
+
+
+def _replace(path: Path, before: str, after: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    if before not in text:
+        raise StateError(f"{path} is not as NVIDIA FLARE 2.9 makes it: there is no {before!r} in it")
+    path.write_text(text.replace(before, after), encoding="utf-8")
 
 
 def known_here(jobs: Path) -> dict[str, Any]:

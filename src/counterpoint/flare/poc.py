@@ -24,8 +24,6 @@ from counterpoint.flare.simulate import require_flare
 
 HOST = "localhost"
 EVENTS = "events"
-FLARES_OWN = "/tmp/nvflare"
-"""Where a server of FLARE keeps its jobs, if not told otherwise: one place for all of a machine."""
 
 
 def rehearse(
@@ -93,7 +91,6 @@ def lay_out(folder: Path) -> Path:
         write_text(place / "project.yml", yaml.safe_dump(values, sort_keys=False))
     if not list((place / "kits").glob("*/prod_*")):
         make_kits(place)
-        use_own_storage(kits(place)[0])
     for kit in kits(place):
         who = "server" if kit.name == HOST else kit.name
         shutil.copy(place / "sites" / f"counterpoint-{who}.yaml", kit / "local")
@@ -125,13 +122,6 @@ def kits(place: Path) -> list[Path]:
     newest = sorted((place / "kits" / str(values["name"])).glob("prod_*"))[-1]
     sites = [one["name"] for one in values["participants"] if one["type"] == "client"]
     return [newest / name for name in (HOST, *sites)]
-
-
-def use_own_storage(kit: Path) -> None:
-    """Have a server keep its jobs in its kit: another one may run on this machine."""
-    resources = kit / "local" / "resources.json.default"
-    text = resources.read_text(encoding="utf-8")
-    resources.write_text(text.replace(FLARES_OWN, str(kit / "flare")), encoding="utf-8")
 
 
 def wait_for_sites(place: Path, ours: Processes, patience: float = 300.0) -> None:
