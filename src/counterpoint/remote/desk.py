@@ -235,12 +235,10 @@ class Desk:
         if order.state is None:
             return order
         for kept in (order.state, *reversed(self.known("states"))):
-            try:
-                kept.read(self.folder.state)
-            except StateError as error:
-                self.report({"warning": f"{error}; the state before it is used"})
-                continue
-            return replace(order, state=kept)
+            file = self.folder.state / kept.file
+            if is_whole(file, kept.sha256):
+                return replace(order, state=kept)
+            self.report({"warning": f"{file} is missing or damaged; the state before it is used"})
         raise StateError(f"no state of site '{self.site}' is whole in {self.folder.state}")
 
     def known(self, what: str) -> list[Kept]:
@@ -304,6 +302,15 @@ def in_words(error: Exception) -> str:
         if isinstance(error, kind):
             return words
     return "something went wrong at the site; its own log says what"
+
+
+def is_whole(file: Path, sha256: str) -> bool:
+    """Whether a file is there and as it was written."""
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def identity(message: Message) -> str:
