@@ -88,7 +88,7 @@ def keep_jobs_in_kit(local: Path, startup: Path) -> None:
 def _replace(path: Path, before: str, after: str) -> None:
     text = path.read_text(encoding="utf-8")
     if before not in text:
-        raise StateError(f"{path} is not as NVIDIA FLARE 2.9 makes it: there is no {before!r} in it")
+        raise StateError(f"{path} is not as NVIDIA FLARE 2.9 makes it: it has no {before!r}")
     path.write_text(text.replace(before, after), encoding="utf-8")
 
 
