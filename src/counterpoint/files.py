@@ -82,9 +82,7 @@ def write_error(path: Path, error: OSError) -> WriteError:
     why = error.strerror or str(error)
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         why = "there is a file in the place of its folder"
-    return WriteError(
-        f"{path} can't be written: {why}; choose a place that can be written to"
-    )
+    return WriteError(f"{path} can't be written: {why}; choose a place that can be written to")
 
 
 def write_text(path: Path, text: str) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from counterpoint.data.site import PARTS, Site
 from counterpoint.errors import DataError
 
-
 RESERVED = ("mean", "worst site")
 """Names of rows and columns that stand beside those of sites."""
 
@@ -16,8 +15,8 @@ def check_sites(
     """Return notes about classes that a site's training part lacks (classification).
 
     Raises DataError, which names the site, for fewer sites than ``fewest``, names that differ in
-    case only or are `RESERVED`, an empty site, an empty part, fewer than two training images, or a training part
-    with a single class.
+    case only or are `RESERVED`, an empty site, an empty part, fewer than two training images, or
+    a training part with a single class.
     """
     if len(sites) < fewest:
         found = f"only one ('{sites[0].name}')" if sites else "none"
@@ -29,8 +28,8 @@ def check_sites(
     for name in RESERVED:
         if name in folded:
             raise DataError(
-                f"a site is called '{sites[folded.index(name)].name}', which tables of results call "
-                "something else; give it another name"
+                f"a site is called '{sites[folded.index(name)].name}', and so is something else in "
+                "tables of results; give it another name"
             )
     for place, site in enumerate(sites):
         if folded.index(folded[place]) < place:
