@@ -20,7 +20,6 @@ from loky.backend import get_context
 from loky.process_executor import TerminatedWorkerError
 
 from counterpoint.client import Client
-from counterpoint.compiled import compile_networks
 from counterpoint.errors import SettingsError, TrainingError
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
@@ -169,6 +168,8 @@ def _client_on(
 ) -> Client:
     client = Client(settings.method, task, shape, settings.seed, device)
     if settings.machine.compile:
+        from counterpoint.compiled import compile_networks  # the compiler is heavy
+
         batch = client.schedule.at_once(client.schedule.batch_size)
         seconds = compile_networks(client.models.values(), shape, batch, client.precision, device)
         report({"note": f"torch.compile took {seconds:.0f} s"})

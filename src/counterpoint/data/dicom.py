@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
 
-from counterpoint.data.nifti import Geometry
+from counterpoint.data.geometry import Geometry
 from counterpoint.data.pixels import BadImageError
 from counterpoint.errors import DataError
 

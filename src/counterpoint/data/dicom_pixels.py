@@ -10,7 +10,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.pixels.utils import pixel_array
 
 from counterpoint.data.dicom import of_frame, read_header, series_of
-from counterpoint.data.nifti import Floats
+from counterpoint.data.geometry import Floats
 from counterpoint.data.pixels import BadImageError
 
 

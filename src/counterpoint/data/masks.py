@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from counterpoint.data.nifti import Geometry, read_nifti
+from counterpoint.data.geometry import Floats, Geometry
 from counterpoint.data.pixels import BadImageError, upright
 from counterpoint.data.site import IGNORED, Form
 from counterpoint.data.volumes import chosen_slices, cut, geometry_of, kind_of, require_no_frame
@@ -100,13 +100,21 @@ def highest_class(mask: str) -> int:
     """
     try:
         volume = kind_of(mask) == "nifti"
-        values = read_nifti(mask, "mask")[0] if volume else _values(mask, "mask")
+        values = _nifti(mask, "mask")[0] if volume else _values(mask, "mask")
     except Exception:
         return 0
     highest = values.max(initial=0)
     if not volume and highest > _FEW:
         return 1
     return 1 if highest == 255 and np.isin(values, (0, 255)).all() else int(highest)
+
+
+def _nifti(
+    path: str, column: str, orientation: npt.NDArray[Any] | None = None
+) -> tuple[Floats, Geometry]:
+    from counterpoint.data.nifti import read_nifti
+
+    return read_nifti(path, column, orientation)
 
 
 def _read_classes(path: str, geometry: Geometry, column: str, classes: int) -> Mask:
@@ -126,7 +134,7 @@ def _read_classes(path: str, geometry: Geometry, column: str, classes: int) -> M
         raise BadImageError(
             "a NIfTI mask, but its image has no place in space to lay it over; use a PNG", column
         )
-    values, found = read_nifti(path, column, geometry.orientation)
+    values, found = _nifti(path, column, geometry.orientation)
     if found.shape != geometry.shape:
         raise BadImageError(
             f"{found} voxels (slices x rows x columns), but its image has {geometry}", column

@@ -1,6 +1,8 @@
-"""Read NIfTI files (.nii, .nii.gz) as axial slices."""
+"""Read NIfTI files (.nii, .nii.gz) as axial slices.
 
-from dataclasses import dataclass
+Import it where there is such a file: nibabel takes half a second.
+"""
+
 from typing import Any
 
 import nibabel
@@ -14,37 +16,13 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
+from counterpoint.data.geometry import Floats, Geometry
 from counterpoint.data.pixels import BadImageError
 from counterpoint.errors import DataError
-
-Floats = npt.NDArray[np.float32]
 
 # Slices from the feet up, rows from the front to the back, columns from the patient's right to
 # the left: as a radiologist looks at it, and as axial DICOM series are stored.
 _AXIAL = axcodes2ornt(("S", "P", "L"))
-
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """Size and place of a volume.
-
-    ``shape`` is (slices, rows, columns); ``affine`` (4, 4) takes such indices to millimetres
-    (right, anterior, superior), None where the file does not say.
-    """
-
-    shape: tuple[int, ...]
-    affine: npt.NDArray[np.float64] | None
-
-    @property
-    def orientation(self) -> npt.NDArray[Any]:
-        """How the axes lie, for nibabel; `BadImageError` where it is not known."""
-        if self.affine is None:
-            raise BadImageError("no position in space, so that a NIfTI mask can't be laid over it")
-        found: npt.NDArray[Any] = io_orientation(self.affine)
-        return found
-
-    def __str__(self) -> str:
-        return "x".join(map(str, self.shape))
 
 
 def nifti_geometry(path: str, column: str = "image") -> Geometry:

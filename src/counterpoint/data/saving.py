@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from counterpoint.data.nifti import Geometry, like_nifti
+from counterpoint.data.geometry import Geometry
+from counterpoint.data.nifti import like_nifti
 from counterpoint.data.volumes import geometry_of, kind_of
 
 COLOURS = (

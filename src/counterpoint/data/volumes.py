@@ -10,7 +10,7 @@ from PIL import Image
 from counterpoint.data import pixels
 from counterpoint.data.dicom import dicom_geometry, is_dicom, is_single
 from counterpoint.data.dicom_pixels import read_dicom, scaled
-from counterpoint.data.nifti import Floats, Geometry, nifti_geometry, read_nifti
+from counterpoint.data.geometry import Floats, Geometry
 from counterpoint.data.pixels import BadImageError, Pixels, read_pixels
 from counterpoint.data.site import Form
 from counterpoint.errors import DataError
@@ -45,6 +45,8 @@ def geometry_of(path: str) -> Geometry:
     """Return size and place of a file's slices from its header; raises as the readers do."""
     kind = kind_of(path)
     if kind == "nifti":
+        from counterpoint.data.nifti import nifti_geometry
+
         return nifti_geometry(path)
     if kind == "dicom":
         return dicom_geometry(path)
@@ -58,6 +60,8 @@ def read_volume(path: str, window: tuple[float, float] | None) -> Floats:
     See `Form` for ``window``. Raises as `read_nifti` and `read_dicom` do.
     """
     if kind_of(path) == "nifti":
+        from counterpoint.data.nifti import read_nifti
+
         values = read_nifti(path)[0]
     else:
         values, done = read_dicom(path, window)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
 from torch import Tensor
 
@@ -104,6 +103,8 @@ def epsilon_of(distances: Iterable[float], delta: float) -> float:
         return math.inf
     if mu == 0 or delta_of(0.0, mu) <= delta:
         return 0.0
+    from scipy.optimize import brentq  # it takes a second to import
+
     enough = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))  # by the tail of a Gaussian
     return float(brentq(lambda epsilon: delta_of(epsilon, mu) - delta, 0.0, enough, xtol=1e-9))
 
