@@ -27,6 +27,7 @@ def simulate(work: Work) -> nn.Module:
     @client.train()
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
+        torch.seed()  # Ray's workers all begin with the same one, and so with the same order
         network = work.network(CLASSES)
         network.load_state_dict(message.content["arrays"].to_torch_state_dict())
         local_epoch(network, *tensors(work, int(context.node_config["partition-id"])))
