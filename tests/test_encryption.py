@@ -36,7 +36,7 @@ from counterpoint.encryption.key import (
     server_context,
     site_context,
 )
-from counterpoint.encryption.sealed import Head, pack, unpack
+from counterpoint.encryption.sealed import MAGIC, Head, pack, unpack
 from counterpoint.errors import EncryptionError, PayloadError, SettingsError, StateError
 from counterpoint.payload import from_bytes, to_bytes
 from counterpoint.remote import Message
@@ -250,6 +250,9 @@ BAD = {
     "another key": (lambda one: with_head(one, key="0" * 16), "must have the same"),
     "another type": (lambda one: with_head(one, dtype="float64"), "float64, the sites before"),
     "a type that is none": (lambda one: with_head(one, dtype="Tensor"), "head does not fit"),
+    "a side without end": (lambda one: with_head(one, shape=(math.inf,)), "head can't be read"),
+    "a side beyond all": (lambda one: with_head(one, shape=(10**400,)), "head does not fit"),
+    "a side below 0": (lambda one: with_head(one, shape=(-2, -3)), "head does not fit"),
     "a weight that is none": (lambda one: with_head(one, weight=math.nan), "head does not fit"),
 }
 
@@ -267,6 +270,14 @@ def test_a_bad_payload_is_refused_and_leaves_the_sum_as_it_was(case):
         total.add("B", {"v": bad["w0"]}, 1.0)
     mean = lock.unseal(total.result())["w0"]
     torch.testing.assert_close(mean, payload(1, shapes)["w0"], rtol=0, atol=NEAR)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=80), st.integers(0, 90))
+def test_bytes_of_any_kind_are_read_or_refused(data, length):
+    text = MAGIC + length.to_bytes(4, "little") + data
+    with pytest.raises(PayloadError):
+        unpack(torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
 
 # Whole runs

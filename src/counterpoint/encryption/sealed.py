@@ -104,14 +104,14 @@ def _read(tensor: Tensor) -> tuple[Head, npt.NDArray[np.uint8]]:
             key=str(values["key"]),
             lengths=tuple(int(size) for size in values["lengths"]),
         )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise PayloadError("its head can't be read") from error
     rest = data[start + length :]
     if (
         head.dtype not in TYPES
         or not (math.isfinite(head.weight) and head.weight > 0)
         or min((*head.shape, *head.lengths), default=0) < 0
-        or len(head.lengths) != math.ceil(head.numbers / SLOTS)
+        or len(head.lengths) != -(-head.numbers // SLOTS)
         or sum(head.lengths) != len(rest)
     ):
         raise PayloadError("its head does not fit what follows it")
