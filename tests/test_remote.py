@@ -139,6 +139,16 @@ def test_equals_the_run_on_one_machine(small, tmp_path, quick, method):
     assert_equal(engine, reference)
 
 
+def test_a_round_that_asks_fewer_sites_needs_no_more_answers(small, tmp_path, quick):
+    """All sites must answer (two here), and one of them is drawn for each round."""
+    half = {"participation": 0.5}
+    run("fedavg", str(small), out=tmp_path / "reference", settings=SETTINGS | half)
+    engine = Loopback(tmp_path, "fedavg", small, **half)
+    engine.run(min_sites=len(engine.sites))
+    assert not warnings(engine)
+    assert_equal(engine, tmp_path / "reference")
+
+
 # Faults: the round goes on without the site, is named, and the site comes back in
 
 

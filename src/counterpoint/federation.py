@@ -146,8 +146,17 @@ def taking_part(sites: Sequence[object], settings: Settings, round: int) -> list
     if schedule.participation == 1 or round > schedule.rounds:
         return list(range(len(sites)))
     drawn = random.Random(derive_seed(settings.seed, "participation", round))
-    count = max(1, round_half_up(schedule.participation * len(sites)))
+    count = sites_a_round(len(sites), schedule.participation)
     return sorted(drawn.sample(range(len(sites)), count))
+
+
+def sites_a_round(sites: int, participation: float) -> int:
+    """How many of all sites take part in a round.
+
+    >>> sites_a_round(4, 1.0), sites_a_round(4, 0.5), sites_a_round(4, 0.1)
+    (4, 2, 1)
+    """
+    return max(1, round_half_up(participation * sites))
 
 
 def round_half_up(number: float) -> int:

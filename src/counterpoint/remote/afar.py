@@ -47,7 +47,8 @@ class Afar:
         plan: of the run.
         folder: the run's folder at the server.
         send: the engine's part.
-        min_sites: so many sites must have answered well, or the run stops.
+        min_sites: so many sites must have answered well, or the run stops; where fewer are asked
+            in a round, all of those.
         report: is told of scores, and of sites that were left out of a round.
     """
 
@@ -90,7 +91,7 @@ class Afar:
                 answers.append(answer)
             except PayloadError as error:
                 self.leave_out(order.site, when, str(error))
-        self.require(len(answers), when)
+        self.require(len(answers), when, min(self.min_sites, len(orders)))
         for answer in answers:
             for row in answer.visit.rows:
                 self.report(row)

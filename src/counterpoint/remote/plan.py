@@ -9,6 +9,7 @@ from counterpoint.client import new_predictor
 from counterpoint.data.site import Form
 from counterpoint.encryption import FEWEST
 from counterpoint.errors import SettingsError
+from counterpoint.federation import sites_a_round
 from counterpoint.folder import fingerprint
 from counterpoint.methods import Method, methods
 from counterpoint.models import MODELS
@@ -72,10 +73,13 @@ class Plan:
         Raises:
             SettingsError: saying how many there must be.
         """
-        if self.settings.encrypt and (min_sites or len(self.sites)) < FEWEST:
+        schedule, sites = self.settings.method.schedule, len(self.sites)
+        fewest = min(min_sites or sites, sites_a_round(sites, schedule.participation))
+        if self.settings.encrypt and fewest < FEWEST:
             raise SettingsError(
                 f"with encryption, {FEWEST} sites or more must take part in every round "
-                "(--min-sites): the sum of one alone would show the others what it has sent"
+                "(--min-sites, --participation): the sum of one alone would show the others what "
+                "it has sent"
             )
 
     @classmethod
