@@ -18,6 +18,7 @@ from sklearn import metrics
 
 import counterpoint
 from counterpoint import api
+from counterpoint.cli import common
 from counterpoint.data import decode, load, write_phantom
 from counterpoint.errors import DataError, LeakageError, StateError
 from counterpoint.report.table import results_table
@@ -50,7 +51,7 @@ def _no_figures():
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
     """Let tables be as wide as they like."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(common.out, "width", 200)
 
 
 @pytest.fixture(scope="module")
