@@ -244,6 +244,7 @@ def test_nothing_of_patients_comes_to_the_server(data, place, ours, frames, tmp_
     """
     server, *sites = kits(place)
     with planted(place, tmp_path) as tables:
+        known = markers(tables.values())
         fails = Loopback(tmp_path, "fedavg", data, **settings(2) | {"model": "tests.markers:Fails"})
         with pytest.raises(StateError, match="0 of 2 sites"):
             list(follow(place, ours, job(place, plan_of(fails), "fails", 2, 0)))
@@ -251,7 +252,6 @@ def test_nothing_of_patients_comes_to_the_server(data, place, ours, frames, tmp_
         image.write_bytes(image.read_bytes()[:200])
         runs = Loopback(tmp_path, "fedavg", data, **settings(2))
         told = list(follow(place, ours, job(place, plan_of(runs), "damaged", 2, 1)))
-        known = markers(tables.values())
     assert any("'south' is left out: the site's data can't be used" in str(one) for one in told)
     received = [file.read_bytes() for file in frames.iterdir()]
     assert len(received) >= 3  # the server's own, and one for each job
