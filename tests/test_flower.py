@@ -79,7 +79,11 @@ def recorded(port):
                 near, _ = listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", port))
+            try:
+                far = socket.create_connection(("127.0.0.1", port))
+            except OSError:  # it has not started yet
+                near.close()
+                continue
             keep = []
             came.append(keep)
             threading.Thread(target=pump, args=(near, far, keep), daemon=True).start()
