@@ -64,7 +64,7 @@ class Echo(Executor):  # type: ignore[misc]
 
 def carry(size: int, rounds: int) -> list[float]:
     """Carry bytes on FLARE's simulator to four sites; when it began, and each round was done."""
-    clients = [f"site-{number}" for number in range(1, 5)]
+    began, clients = time.time(), [f"site-{number}" for number in range(1, 5)]
     with tempfile.TemporaryDirectory() as name:
         workspace, times = Path(name), Path(name) / "times"
         given = {"size": size, "rounds": rounds, "file": str(times)}
@@ -97,4 +97,4 @@ def carry(size: int, rounds: int) -> list[float]:
             place.write_text(json.dumps(values))
         with contextlib.suppress(SystemExit):
             simulator(str(workspace), ",".join(clients))
-        return [float(end) for end in json.loads(times.read_text())]
+        return [began, *json.loads(times.read_text())[1:]]

@@ -162,6 +162,11 @@ def main() -> None:
         for parameters, network in NETWORKS.items()
         for engine in engines
     }
+    write("engines", "What an engine costs", page(found, rounds))
+
+
+def page(found: dict[tuple[str, str], dict[str, float]], rounds: int) -> str:
+    """The numbers as a table, and what they say."""
     rows = [
         [
             engine,
@@ -183,23 +188,22 @@ def main() -> None:
         "a site MB",
         "all together MB",
     ]
-    text = (
+    return (
         f"{table(head, rows)}\n\n"
         f"FedAvg, 4 sites, {rounds} rounds; a round is the median of those after the first, which "
         "has the start-up in it, from the call. `FLARE alone` carries the same bytes in its own "
         "programs, without training, saving or checking. Bytes are of tensors, of all sites "
         "together. Memory is resident, taken every 0.3 s, and the most that a process of the kind "
         "had; shared pages count in each. `processes` counts those of a moment as well: Flower "
-        "starts one for every message.\n\n" + "\n".join(sentences(found, engines))
+        "starts one for every message.\n\n" + "\n".join(sentences(found))
     )
-    write("engines", "What an engine costs", text)
 
 
-def sentences(found: dict[tuple[str, str], dict[str, float]], engines: list[str]) -> list[str]:
+def sentences(found: dict[tuple[str, str], dict[str, float]]) -> list[str]:
     """What an engine adds to a round, sites and server sharing the cores."""
     lines = []
-    for size, engine in itertools.product(NETWORKS, engines[1:]):
-        if engine == ALONE:
+    for size, engine in itertools.product(NETWORKS, ("FLARE", "Flower")):
+        if (engine, size) not in found:
             continue
         here, there = found["in one process", size], found[engine, size]
         line = f"- {engine}, {size}: {there['round'] - here['round']:.1f} s a round more than in "
