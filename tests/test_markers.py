@@ -15,7 +15,7 @@ from counterpoint.errors import DataError, PayloadError, SettingsError, StateErr
 from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote import desk as desk_module
 from counterpoint.remote.site_file import read_site_file, settings_file, write_site_file
-from tests.markers import FILE, PATIENT, WARD, found, found_in, markers, plant
+from tests.markers import FILE, PATIENT, WARD, damage, found, found_in, markers, plant
 from tests.test_remote import Loopback, _one_thread, small, warnings  # noqa: F401  (fixtures)
 
 PATH = f"/srv/{WARD}/{FILE}-03.png"
@@ -84,15 +84,14 @@ def test_a_run_lets_nothing_out(hospitals):
 
 
 def test_an_image_that_can_not_be_read_in_mid_run(hospitals):
-    def damage(site, message, reply):
+    def spoil(site, message, reply):
         if (site, message.says.get("round")) == ("west", 2):
-            image = next(hospitals.tables["west"].parent.glob("*.png"))
-            image.write_bytes(image.read_bytes()[:200])
+            damage(hospitals.tables["west"])
             hospitals.desks.pop("west")  # its process begins anew
             return lambda: hospitals.desk("west").answer(message)
         return reply
 
-    hospitals.change = damage
+    hospitals.change = spoil
     hospitals.run(min_sites=1)
     assert any(
         "round 2: site 'west' is left out: the site's data can't be used" in warning
