@@ -12,6 +12,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -74,28 +75,30 @@ def settings_of(kind: str, noise: float) -> dict[str, object]:
     return COMMON | private | faster
 
 
-def row_of(kind: str, noise: float, result: counterpoint.Result) -> str:
-    """A row of the table."""
-    told = result.results.get("privacy", {})
+def row_of(kind: str, noise: float, results: list[counterpoint.Result]) -> str:
+    """A row of the table: scores are means over the seeds, with the smallest and the largest."""
+    told = results[0].results.get("privacy", {})
     cells = [kind, f"{noise:g}" if told else ""]
     for name in ("epsilon", "epsilon_of_means"):
         values = list(told.get(name, {}).values())
         ends = sorted({f"{v:.3g}" for v in values if v is not None}, key=float)
         cells.append(" to ".join(ends[:1] + ends[1:][-1:]) if ends else "∞" if values else "")
-    mean = result.results["mean"]
-    cells += [number("macro_f1", mean["macro_f1"]), number("auc", mean["auc"])]
+    for metric in ("macro_f1", "auc"):
+        found = sorted(result.results["mean"][metric] for result in results)
+        mean, low, high = (number(metric, n) for n in (fmean(found), found[0], found[-1]))
+        cells.append(f"{mean} ({low} to {high})" if len(found) > 1 else mean)
     return f"| {' | '.join(cells)} |"
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="Folder for the runs and the table.")],
-    seed: Annotated[int, typer.Option(help="Of every run.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs of every row, with seeds from 1.")] = 3,
 ) -> None:
     """Make the table."""
     sys.path.insert(0, str(Path(__file__).parent))  # for the network, by its import path
     head = ["privacy", "noise", "epsilon", "towards another site", "macro-F1 %", "AUC %"]
     lines = [
-        f"Seed {seed}. Python {platform.python_version()} on {platform.machine()}, PyTorch "
+        f"Seeds 1 to {seeds}. Python {platform.python_version()} on {platform.machine()}, PyTorch "
         f"{version('torch')}.",
         "",
         ", ".join(f"{name} {value}" for name, value in COMMON.items()) + "; for records lr 0.3",
@@ -104,13 +107,15 @@ def main(
         "|" + "---|" * len(head),
     ]
     for kind, noise in ROWS:
-        folder, start = out / f"{kind}-{noise:g}-{seed}", time.perf_counter()
-        if folder.exists():
-            result = counterpoint.resume(folder)
-        else:
-            wanted = settings_of(kind, noise) | {"seed": seed}
-            result = counterpoint.run("fedavg", "phantom", out=folder, settings=wanted)
-        lines.append(row_of(kind, noise, result))
+        start, results = time.perf_counter(), []
+        for seed in range(1, seeds + 1):
+            folder = out / f"{kind}-{noise:g}-{seed}"
+            if folder.exists():
+                results.append(counterpoint.resume(folder))
+            else:
+                wanted = settings_of(kind, noise) | {"seed": seed}
+                results.append(counterpoint.run("fedavg", "phantom", out=folder, settings=wanted))
+        lines.append(row_of(kind, noise, results))
         print(f"{lines[-1]} {time.perf_counter() - start:.0f} s", flush=True)
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
