@@ -153,9 +153,13 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         print("\n" + json.dumps(one(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
         return
-    rounds = 4 if arguments(__doc__).quick else 8
+    chosen = arguments(__doc__, "--no-flower")
+    rounds = 4 if chosen.quick else 8
     engines = [
-        one for one in (*ENGINES, ALONE) if one not in NEEDS or importlib.util.find_spec(NEEDS[one])
+        one
+        for one in (*ENGINES, ALONE)
+        if (one not in NEEDS or importlib.util.find_spec(NEEDS[one]))
+        and not (one == "Flower" and chosen.no_flower)
     ]
     found = {
         (engine, parameters): measure(engine, network, rounds)
