@@ -287,12 +287,12 @@ def main() -> None:
                 "image_size": size,
                 "batch_size": 16,
                 "augmentation": "none",
-                "train_limit": 8 if chosen.quick else 48,
+                "train_limit": 8 if chosen.quick else 48 if model == "slim VGG16" else 24,
                 "workers": 1,
                 "threads": chosen.threads,
             }
-            found = measure(method, options, 1 if chosen.quick else 7)
-            print(method, task, found)
+            found = measure(method, options, 1 if chosen.quick else 3)
+            print(method, task, found, flush=True)
             rows.append([f"{method}, {model} {size}x{size}", *found, "at most 1.03"])
     head = [
         "run",
