@@ -63,6 +63,7 @@ def arguments(description: str | None, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer turns and smaller work")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
+    parser.add_argument("--turns", type=int, help="how often each side is timed")
     for flag in more:
         parser.add_argument(flag, action="store_true")
     chosen = parser.parse_args()
