@@ -127,7 +127,7 @@ def main() -> None:
                 rounds=rounds,
                 local_epochs=5,
                 image_size=32 if chosen.quick else 128,
-                train_limit=16 if chosen.quick else 64,
+                train_limit=16 if chosen.quick else 32,
                 workers=1,
                 threads=chosen.threads,
             )
@@ -143,7 +143,7 @@ def main() -> None:
     ]
     rows.append(["the round", 1000 * total, "100 %"])
     said = (
-        "4 sites of 64 training images of 128x128, slim VGG16, 5 local epochs, in one process; the "
+        "4 sites of 32 training images of 128x128, slim VGG16, 5 local epochs, in one process; the "
         "second of three rounds, from its first merge to the next round's.\n\n"
     )
     write("profile_round", "Where a round of PRR-FL goes", said + table(["part", "ms", ""], rows))
