@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -60,4 +61,4 @@ def all_finite(tensor: Tensor) -> bool:
     >>> all_finite(torch.ones(3)), all_finite(torch.tensor([float("inf")]))
     (True, False)
     """
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
