@@ -140,13 +140,11 @@ def gather(
                 "a worker process was ended from outside, often for want of memory; "
                 "try fewer --workers or a smaller --batch-size, then `counterpoint resume`"
             ) from error
-        finally:
-            for future in futures:
-                future.cancel()
 
     try:
         yield crew
     finally:
+        # It ends waiting jobs itself, and stumbles over those that were cancelled before.
         executor.shutdown(wait=True, kill_workers=True)
         done.set()
         listener.join(timeout=5)
