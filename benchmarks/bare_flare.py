@@ -8,6 +8,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from nvflare.apis.controller_spec import Task
 from nvflare.apis.executor import Executor
@@ -68,9 +69,14 @@ def carry(size: int, rounds: int) -> list[float]:
     with tempfile.TemporaryDirectory() as name:
         workspace, times = Path(name), Path(name) / "times"
         given = {"size": size, "rounds": rounds, "file": str(times)}
-        sender = {"id": TASK, "path": f"{__name__}.Sender", "args": given}
-        echo = {"tasks": [TASK], "executor": {"path": f"{__name__}.Echo", "args": {}}}
-        filters = {"components": [], "task_data_filters": [], "task_result_filters": []}
+        paths = [f"{__name__}.Sender", f"{__name__}.Echo"]
+        sender = {"id": TASK, "path": paths[0], "args": given}
+        echo = {"tasks": [TASK], "executor": {"path": paths[1], "args": {}}}
+        filters: dict[str, Any] = {
+            "components": [],
+            "task_data_filters": [],
+            "task_result_filters": [],
+        }
         files = {
             "meta.json": {
                 "name": "job",
@@ -87,10 +93,9 @@ def carry(size: int, rounds: int) -> list[float]:
             "app/config/config_fed_client.json": filters
             | {"format_version": 2, "executors": [echo]},
         }
-        allowed = [sender["path"], echo["executor"]["path"]]
         local = workspace / "flare" / "local" / "resources.json"
         local.parent.mkdir(parents=True)
-        local.write_text(json.dumps({"class_allow_list": allowed}))
+        local.write_text(json.dumps({"class_allow_list": paths}))
         for file, values in files.items():
             place = workspace / "job" / file
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -139,13 +139,16 @@ def mix(sites: list[Bare], progress: float) -> None:
     spectral, local = spectral_weights(deputies[0]), normalisation_parameters(deputies[0])
     for rows in zip(*(network.named_parameters() for network in deputies), strict=True):
         name, weights = rows[0][0], [weight for _, weight in rows]
-        bands = [low_frequencies(w, radius) if name in spectral else None for w in weights]
         if name in local:
             continue
-        if bands[0] is None:
+        if name not in spectral:
             mean = torch.stack(weights).mean(0)
-            for weight in weights if name not in spectral else []:
+            for weight in weights:
                 weight.copy_(mean)
+            continue
+        cut = [low_frequencies(weight, radius) for weight in weights]
+        bands = [band for band in cut if band is not None]
+        if not bands:  # a side too short: nothing is shared
             continue
         sizes = [amplitude_of(band) for band in bands]
         mean = torch.stack(sizes).mean(0)

@@ -65,14 +65,12 @@ def subset(root: Path, images: int | None, to: Path) -> None:
             ["prrfl_client", "prrfl_split", "prrfl_label"]
         ):
             some = some.sample(min(len(some), max(2, round(kept * len(some)))), random_state=1)
+            frame = pd.DataFrame({"image": [str(labels.parent / name) for name in some["image"]]})
             frames.append(
-                pd.DataFrame(
-                    {
-                        "site": site,
-                        "image": [str(labels.parent / name) for name in some["image"]],
-                        "label": f"class {label}",
-                        "split": "validation" if part == "valid" else part,
-                    }
+                frame.assign(
+                    site=str(site),
+                    label=f"class {label}",
+                    split="validation" if part == "valid" else str(part),
                 )
             )
     pd.concat(frames).to_csv(to, index=False)

@@ -3,7 +3,6 @@
 import copy
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from counterpoint.local import DeputyTransfer, Training
 from counterpoint.models.densenet121 import DenseNet121
 from counterpoint.models.slim_vgg16 import SlimVGG16
 from counterpoint.models.unet import UNet
-from counterpoint.perturbation import Perturbation, perturbed_step
+from counterpoint.perturbation import Perturbation, perturbed_gradient
 from counterpoint.spectrum import weight_to_matrix
 from counterpoint.tasks import Classification
 
@@ -92,11 +91,14 @@ def perturbation(network: nn.Module, images: Tensor, target: Tensor) -> Sides:
     def bare() -> None:
         for _ in range(2):
             optimizer.zero_grad()
-            loss().backward()  # type: ignore[no-untyped-call]
+            loss().backward()
         optimizer.step()
 
-    step = partial(perturbed_step, network, optimizer, perturbation=Perturbation(0.05))
-    return {"perturbed step": lambda: step(loss=loss(), loss_again=loss), "bare": bare}
+    def step() -> None:
+        perturbed_gradient(network, loss(), loss, Perturbation(0.05))
+        optimizer.step()
+
+    return {"perturbed step": step, "bare": bare}
 
 
 def deputy(folder: Path, images: int) -> Sides:

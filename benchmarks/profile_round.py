@@ -106,7 +106,7 @@ def main() -> None:
 
     marks: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
-        patches = [
+        patches: list[Any] = [
             patch.dict(
                 augment.AUGMENTATIONS,
                 {n: clock.watch("augmentation", f) for n, f in augment.AUGMENTATIONS.items()},

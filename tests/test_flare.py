@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,8 +15,9 @@ from counterpoint.errors import EncryptionError
 from counterpoint.flare.check import check_kit
 from counterpoint.flare.job import SERVER, SITE, write_job
 from counterpoint.flare.provision import make_kits
-from counterpoint.flare.simulate import gather_from_sites, lay_out, run_simulator
+from counterpoint.flare.simulate import lay_out, run_simulator
 from counterpoint.remote import Plan
+from counterpoint.remote.rehearsal import gather_from_sites
 from counterpoint.remote.site_file import read_site_file
 from tests.running import call
 from tests.test_remote import SETTINGS, SIX, Loopback, small  # noqa: F401  (a fixture)
@@ -30,7 +32,7 @@ def test_the_simulator_gives_the_run_on_one_machine(small, tmp_path, monkeypatch
         made = Loopback(tmp_path, method, small)
         plans.append(Plan(**{**vars(made.plan), "name": method}))
     workspace, told = tmp_path / "flare", []
-    lay_out(workspace, plans[0], made.federation, list(made.sites.values()), out)
+    lay_out(replace(made.rehearsal(workspace, out), plan=plans[0]))
     write_job(workspace / "job", plans)
     run_simulator(workspace, plans, told.append)
     assert not [event for event in told if "warning" in event]

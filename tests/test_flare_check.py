@@ -13,9 +13,11 @@ import pytest
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: pip install .[flare]")
 
 from counterpoint.data import write_phantom
-from counterpoint.flare.check import WrongError, check_kit, room
+from counterpoint.flare.check import check_kit
+from counterpoint.flare.check_machine import room
 from counterpoint.flare.poc import free_port
 from counterpoint.flare.provision import make_kits
+from counterpoint.flare.startup_kit import WrongError
 from tests.running import call
 
 CLASSES = "irregular,round,scalloped"

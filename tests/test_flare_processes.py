@@ -30,6 +30,7 @@ from counterpoint.flare.provision import write_consortium
 from counterpoint.flare.session import collect, status, submit
 from counterpoint.remote import Plan
 from counterpoint.remote.site_file import settings_file
+from tests import lies
 from tests.markers import damage, found, found_in, markers, plant
 from tests.running import SHORT, start
 from tests.test_remote import Loopback
@@ -65,8 +66,7 @@ def consortium(data, folder, engine):
         port=8002,
         organisation="all",
         admin="admin@example.org",
-        data=str(data),
-        root=None,
+        data={"data": str(data), "root": None},
         min_sites=0,
         deadline=0,
     )
@@ -86,8 +86,7 @@ def place(data, tmp_path_factory):
 RECORDER = """
 import os, sys
 
-kit = os.environ.get("FRAMES_OF")
-if kit in sys.orig_argv:
+if os.environ.get("FRAMES_OF") in sys.orig_argv:
     from nvflare.fuel.f3.sfm.conn_manager import ConnManager
 
     take = ConnManager.process_frame_task
@@ -98,8 +97,14 @@ if kit in sys.orig_argv:
         return take(self, connection, frame)
 
     ConnManager.process_frame_task = record
+
+if os.environ.get("LIES_OF") in sys.orig_argv and "worker_process" in " ".join(sys.orig_argv):
+    from tests.lies import lie_at_the_desk
+
+    lie_at_the_desk()
 """
-"""What every Python imports first. The server's own note down what they receive, out of TLS."""
+"""What every Python imports first. The server's own note down what they receive, out of TLS; those
+of a job at one site lie where the run is one for lies."""
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,7 @@ def frames(place, tmp_path_factory):
         patch.syspath_prepend(str(code))
         patch.setenv("FRAMES", str(folder))
         patch.setenv("FRAMES_OF", str(kits(place)[0]))
+        patch.setenv("LIES_OF", str(kits(place)[2]))
         yield folder
 
 
@@ -125,11 +131,11 @@ def ours(place, frames):
     assert not started.all()
 
 
-def job(place, engine, name, rounds, min_sites):
+def job(place, engine, name, min_sites, deadline=0):
     """Put a run in place of the job, and submit it."""
     shutil.rmtree(place / "job")
     plan = Plan(**{**engine, "name": name})
-    write_job(place / "job" / name, [plan], min_sites)
+    write_job(place / "job" / name, [plan], min_sites, deadline)
     (place / EVENTS).write_text("")
     return submit(place)
 
@@ -141,11 +147,12 @@ def plan_of(engine):
     }
 
 
-def until(ours, file, true):
+def until(ours, file, true, may_end=frozenset()):
     """Wait until what a file holds is as wanted."""
     over = time.monotonic() + PATIENCE
     while not (file.exists() and true(file)):
-        ours.check_alive()
+        for kit, process in ours.started.items():
+            assert kit in may_end or process.poll() is None, kit
         assert time.monotonic() < over, file.exists() and file.read_text()
         time.sleep(0.05)
 
@@ -172,7 +179,7 @@ def test_a_server_that_is_killed_goes_on_from_its_last_round(data, place, ours, 
     engine.run()
     server = kits(place)[0]
     folder = server / "runs" / "killed"
-    job(place, plan_of(engine), "killed", 6, 0)
+    job(place, plan_of(engine), "killed", 0)
     until(ours, folder / "payloads.csv", lambda file: rounds_of(file) >= 2)
     ours.kill(server)
     had = rounds_of(folder / "payloads.csv")
@@ -190,7 +197,7 @@ def test_a_server_that_is_killed_goes_on_from_its_last_round(data, place, ours, 
 def test_a_full_disk_leaves_a_site_out_and_the_others_as_they_are(data, place, ours, tmp_path):
     engine = Loopback(tmp_path, "fedavg", data, **settings(10))
     server, _, south = kits(place)
-    number = job(place, plan_of(engine), "full", 10, 1)
+    number = job(place, plan_of(engine), "full", 1)
     file = server / "runs" / "full" / "payloads.csv"
     until(ours, file, lambda file: rounds_of(file) >= 2)
     of_south = [
@@ -216,6 +223,71 @@ def test_a_full_disk_leaves_a_site_out_and_the_others_as_they_are(data, place, o
     )
     engine.run(min_sites=1)
     same_as_loopback(engine, place, "full")
+
+
+def rounds_without(told):
+    """By round of events, the words with which the one site was left out."""
+    warned = [event["warning"] for event in told if "warning" in event]
+    return {
+        int(one.split(":")[0].removeprefix("round ")): one for one in warned if "left out" in one
+    }
+
+
+def test_wrong_late_and_broken_answers_cost_their_rounds_and_nothing_else(
+    data, place, ours, tmp_path, monkeypatch
+):
+    """Numbers that are none, shapes, names, scores; slow, late, twice; a damaged state."""
+    engine = Loopback(tmp_path, "fedavg", data, **settings(11))
+    number = job(place, plan_of(engine), "lies", 1, lies.DEADLINE)
+    told = list(follow(place, ours, number))
+    without = rounds_without(told)
+    expected = {round: words for round, (_, words) in lies.LIES.items() if words}
+    assert sorted(without) == sorted(expected), without
+    for round, words in expected.items():
+        assert words in without[round]
+        assert "site 'south' is left out" in without[round]
+    logs = "".join(log.read_text() for log in kits(place)[2].rglob("log.txt"))
+    assert "the state before it is used" in logs
+    server = "".join(log.read_text() for log in kits(place)[0].rglob("log.txt"))
+    assert "an answer of south came too late" in server
+    monkeypatch.setattr(lies.time, "sleep", lambda seconds: None)
+
+    def change(site, message, reply):
+        if site != "south" or message.kind != "visit":
+            return reply
+        round = message.says["round"]
+        answer = lies.lie(round, reply, tmp_path / "south" / "run" / "state")
+        return None if round == lies.LATE else answer
+
+    engine.change = change
+    engine.run(min_sites=1)
+    same_as_loopback(engine, place, "lies")
+    print(*without.values(), sep="\n")
+
+
+def test_a_site_that_is_killed_in_mid_round_is_back_in_after_its_start(data, place, ours, tmp_path):
+    """Its processes are gone at once; started again, FLARE gives the job to it when it is sent."""
+    engine = Loopback(tmp_path, "fedavg", data, **settings(40))
+    _, _, south = kits(place)
+    job(place, plan_of(engine), "dies", 1, 10)
+    until(ours, place / EVENTS, lambda file: "'south' is left out" in file.read_text(), {south})
+    ours.started.pop(south).wait(timeout=10)
+    ours.start(south)
+    wait_for_sites(place, ours, PATIENCE)
+    assert status(place)["state"] == "RUNNING"  # with the other site, all the time
+    before = [json.loads(line) for line in (place / EVENTS).read_text().splitlines()]
+    (place / EVENTS).write_text("")
+    again = list(follow(place, ours, submit(place)))
+    (begun,) = [event["from"] for event in again if "from" in event]
+    without = {round for round in rounds_without(before + again) if round < begun}
+    assert min(without) == lies.DEADLY
+    assert not [round for round in rounds_without(again) if round > begun]
+    engine.change = lambda site, message, reply: (
+        None if site == "south" and message.says.get("round") in without else reply
+    )
+    engine.run(min_sites=1)
+    same_as_loopback(engine, place, "dies")
+    print(f"killed in round {lies.DEADLY}, left out of {sorted(without)}, back in round {begun}")
 
 
 @contextlib.contextmanager
@@ -247,10 +319,10 @@ def test_nothing_of_patients_comes_to_the_server(data, place, ours, frames, tmp_
         known = markers(tables.values())
         fails = Loopback(tmp_path, "fedavg", data, **settings(2) | {"model": "tests.markers:Fails"})
         with pytest.raises(StateError, match="0 of 2 sites"):
-            list(follow(place, ours, job(place, plan_of(fails), "fails", 2, 0)))
+            list(follow(place, ours, job(place, plan_of(fails), "fails", 0)))
         damage(tables["south"])
         runs = Loopback(tmp_path, "fedavg", data, **settings(2))
-        told = list(follow(place, ours, job(place, plan_of(runs), "damaged", 2, 1)))
+        told = list(follow(place, ours, job(place, plan_of(runs), "damaged", 1)))
     assert any("'south' is left out: the site's data can't be used" in str(one) for one in told)
     received = [file.read_bytes() for file in frames.iterdir()]
     assert len(received) >= 3  # the server's own, and one for each job

@@ -46,9 +46,8 @@ def test_processes_give_the_run_on_one_machine(small, tmp_path, monkeypatch):  #
     workspace, out, told = tmp_path / "flower", tmp_path / "runs", []
     run("prrfl", str(small), out=tmp_path / "here", settings=SETTINGS | {"rounds": 1})
     made = Loopback(tmp_path, "prrfl", small, rounds=1)
-    clients, sites = list(made.plan.sites), list(made.sites.values())
-    lay_out(workspace, made.plan, made.federation, sites, out)
-    with started(workspace, clients) as flower:
+    lay_out(made.rehearsal(workspace, out))
+    with started(workspace, list(made.plan.sites)) as flower:
         flower.run(write_app(workspace / "app", made.plan), made.plan.name, told.append)
     assert not [event for event in told if "warning" in event]
     gather_from_sites(workspace, made.plan, out / "run")
@@ -107,7 +106,7 @@ def test_nothing_of_patients_comes_to_the_server(small, tmp_path, monkeypatch): 
     fails = Loopback(tmp_path, "fedavg", small, rounds=1, model="tests.markers:Fails")
     runs = Loopback(tmp_path, "fedavg", small, rounds=1)
     clients = list(fails.plan.sites)
-    lay_out(workspace, clients, fails.federation, list(fails.sites.values()), tmp_path / "runs")
+    lay_out(fails.rehearsal(workspace, tmp_path / "runs"))
     tables = plant(tmp_path / "data", fails.sites)
     known = markers(tables.values())
     for client_name, site in fails.plan.sites.items():
@@ -154,7 +153,7 @@ class Grid:
         self.folder, self.monkeypatch = folder, monkeypatch
         self.made = Loopback(folder, method, data, **settings)
         self.plan, self.sites = self.made.plan, self.made.sites
-        lay_out(folder, self.plan, self.made.federation, list(self.sites.values()), folder)
+        lay_out(self.made.rehearsal(folder, folder))
         write_site_file(
             folder / "server" / "local" / "counterpoint-server.yaml",
             {"runs": str(folder / "server-runs"), "imports": ["tests."]},

@@ -16,6 +16,8 @@ from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.audit import read_record
 from counterpoint.remote.policy import Policy
+from counterpoint.remote.rehearsal import Rehearsal, plan_of
+from tests.lies import of_another_site, spoilt, without_one
 from tests.running import SHORT, TINY
 
 SIX = ["prrfl", "harmofl", "fedavg", "fedbn", "scaffold", "moon"]
@@ -48,21 +50,7 @@ class Loopback:
         chosen, federation, sites = prepare(
             method, str(data), folder / "none", SETTINGS | settings, print
         )
-        facts = {
-            "data": federation.name,
-            "protocol": federation.protocol,
-            "holdout": None,
-            "data_fingerprint": federation.fingerprint,
-            "data_notes": list(federation.notes),
-        }
-        self.plan = Plan(
-            name="run",
-            settings=chosen,
-            classes=federation.classes,
-            form=federation.form,
-            sites={f"site-{number}": site.name for number, site in enumerate(sites, start=1)},
-            facts=facts,
-        )
+        self.plan = plan_of("run", chosen, federation)
         self.federation = federation
         self.sites = {site.name: site for site in sites}
         self.policies = {}
@@ -71,6 +59,11 @@ class Loopback:
         self.said = []
         self.heard = []
         self.change = lambda site, message, reply: reply
+
+    def rehearsal(self, workspace, runs):
+        """The same run with its sites as processes on this machine."""
+        sites = list(self.sites.values())
+        return Rehearsal(self.plan, self.federation, sites, runs / self.plan.name, workspace)
 
     def desk(self, site):
         if site not in self.desks:
@@ -172,25 +165,6 @@ def in_round(engine, round, site, change):
         return change(reply)
 
     engine.change = maybe
-
-
-def spoilt(name, tensor):
-    def change(reply):
-        answer = reply()
-        return Message(answer.kind, answer.says, {**answer.tensors, name: tensor})
-
-    return change
-
-
-def without_one(reply):
-    answer = reply()
-    return Message(answer.kind, answer.says, dict(list(answer.tensors.items())[1:]))
-
-
-def of_another_site(reply):
-    answer = reply()
-    rows = [row | {"site": "somebody else"} for row in answer.says["rows"]]
-    return Message(answer.kind, answer.says | {"rows": rows}, answer.tensors)
 
 
 BAD = {

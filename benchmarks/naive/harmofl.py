@@ -50,7 +50,7 @@ def perturbed_step(
 ) -> None:
     """Two passes and a step, weight by weight."""
     optimizer.zero_grad()
-    F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+    F.cross_entropy(model(images), labels).backward()
     norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
     norm = torch.norm(torch.stack(norms))
     moved = []
@@ -60,7 +60,7 @@ def perturbed_step(
             p.add_(delta)
             moved.append(delta)
     optimizer.zero_grad()
-    F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+    F.cross_entropy(model(images), labels).backward()
     with torch.no_grad():
         for p, delta in zip(model.parameters(), moved, strict=True):
             p.sub_(delta)
@@ -112,7 +112,7 @@ def run(
                 for weight in weights:
                     weight.copy_(mean)
         if round == 0:
-            mean_amplitude = np.mean([model.amplitude for model in models], axis=0)
+            mean_amplitude = np.mean([np.asarray(model.amplitude) for model in models], axis=0)
             for model in models:
                 model.amplitude = mean_amplitude
         for model, site in zip(models, images, strict=True):

@@ -70,7 +70,7 @@ def train(site: Site, size: int, epochs: int, lr: float, rng: np.random.Generato
                 losses[1] = losses[1] + distil(z[0], z[1])
             for optimizer, loss in zip(optimizers, losses, strict=True):
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
         score(site.personal, site.images["test"], size, None)
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import RESULTS, table, write
 
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one turn of small works")
     parser.add_argument("--only", nargs="*", default=SIMULATORS, help="some of the simulators")
     chosen = parser.parse_args()
-    rows = []
+    rows: list[list[Any]] = []
     for work in ("silo, quick", "many, quick") if chosen.quick else ("silo", "many"):
         found: dict[str, list[dict[str, float | str]]] = {name: [] for name in chosen.only}
         for _ in range(1 if chosen.quick else 3):
@@ -104,7 +105,7 @@ def main() -> None:
                 statistics.median(float(run[name]) for run in runs)
                 for name in ("seconds", "whole", "peak", "loss")
             ]
-            rows.append([work, runs[0]["version"], *medians])
+            rows.append([work, str(runs[0]["version"]), *medians])
     head = ["work", "simulator", "s of the simulation", "s of the process", "peak MB", "last loss"]
     write("peers", "Other simulators on the same work", table(head, rows))
     for work in {row[0] for row in rows}:

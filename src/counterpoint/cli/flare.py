@@ -1,6 +1,5 @@
 """Commands for runs across sites on NVIDIA FLARE."""
 
-import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from counterpoint.cli.common import SHARED, app, command, err, give, note, shown_live, state
-from counterpoint.cli.training import run, settings_from, show_result, usual_folder
+from counterpoint.cli.across import (
+    DEADLINE,
+    MIN_SITES,
+    consortium_of,
+    rehearsed,
+    with_options_of_run,
+)
+from counterpoint.cli.common import app, command, err, give, note, state
 
 flare = typer.Typer(
     name="flare",
@@ -20,45 +25,13 @@ flare = typer.Typer(
 )
 app.add_typer(flare)
 
-MIN_SITES = Annotated[
-    int, typer.Option(help="Sites that must take part in every round; 0: all of them.")
-]
-DEADLINE = Annotated[int, typer.Option(help="Seconds that a site has for a round; 0: no limit.")]
-
-
-def with_options_of_run(function: Any) -> Any:
-    """Give a function the options of `run`, before its own; they come as keywords."""
-    own = inspect.signature(function).parameters.values()
-    shared = [
-        one
-        for name, one in inspect.signature(run).parameters.items()
-        if name not in SHARED and name != "log"
-    ]
-    added = [one for one in own if one.kind is one.KEYWORD_ONLY]
-    plain = [one.replace(kind=one.POSITIONAL_OR_KEYWORD) for one in (*shared, *added)]
-    function.__signature__ = inspect.Signature(plain)
-    function.__annotations__ = {one.name: one.annotation for one in plain}
-    return function
-
 
 @with_options_of_run
 def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) -> None:
     """Train as `run` does, on FLARE's simulator: a process a site. The results are the same."""
     from counterpoint.flare.simulate import simulate as simulated
 
-    options = settings_from(**given)
-    folder = given["to"] or usual_folder(given["method"], given["data"], options)
-    with shown_live(folder) as report:
-        result = simulated(
-            given["method"],
-            given["data"],
-            out=folder,
-            report=report,
-            settings=options,
-            min_sites=min_sites,
-            deadline=deadline,
-        )
-    show_result(result)
+    rehearsed(simulated, given, min_sites=min_sites, deadline=deadline)
 
 
 command(simulate, flare)
@@ -82,17 +55,9 @@ def init(
     """
     from counterpoint.flare.provision import write_consortium
     from counterpoint.flare.simulate import require_flare
-    from counterpoint.remote.plan import plan_without_data
 
     require_flare()
-    if not given["sites"] and not state["json"]:
-        given["sites"] = typer.prompt("Names of the sites, comma-separated")
-    options = settings_from(**given)
-    folder = given["to"] or Path("consortium")
-    sites, classes = options.pop("data.sites"), options.pop("data.classes", None)
-    root = options.pop("data.root", None)
-    plan = plan_without_data(folder.name, given["method"], given["data"], sites, classes, options)
-    data = given["data"]
+    plan, folder, data = consortium_of(given)
     write_consortium(
         folder,
         plan,
@@ -100,15 +65,14 @@ def init(
         port=port,
         organisation=organisation,
         admin=admin,
-        data=str(Path(data).absolute()) if Path(data).exists() else data,
-        root=str(Path(root).absolute()) if root else None,
+        data=data,
         min_sites=min_sites,
         deadline=deadline,
     )
     give(
         f"{folder} is ready. Look through {folder}/sites, then: "
         f"counterpoint flare provision {folder}",
-        {"folder": str(folder), "sites": sites},
+        {"folder": str(folder), "sites": list(plan.sites.values())},
     )
 
 

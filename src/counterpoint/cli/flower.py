@@ -5,9 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from counterpoint.cli.common import app, command, give, shown_live, state
-from counterpoint.cli.flare import DEADLINE, MIN_SITES, with_options_of_run
-from counterpoint.cli.training import settings_from, show_result, usual_folder
+from counterpoint.cli.across import (
+    DEADLINE,
+    MIN_SITES,
+    consortium_of,
+    rehearsed,
+    with_options_of_run,
+)
+from counterpoint.cli.common import app, command, give, state
 
 flower = typer.Typer(
     name="flower",
@@ -27,19 +32,7 @@ def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) 
     """
     from counterpoint.flower.simulate import simulate as simulated
 
-    options = settings_from(**given)
-    folder = given["to"] or usual_folder(given["method"], given["data"], options)
-    with shown_live(folder) as report:
-        result = simulated(
-            given["method"],
-            given["data"],
-            out=folder,
-            report=report,
-            settings=options,
-            min_sites=min_sites,
-            deadline=deadline,
-        )
-    show_result(result)
+    rehearsed(simulated, given, min_sites=min_sites, deadline=deadline)
 
 
 command(simulate, flower)
@@ -61,31 +54,22 @@ def init(
     """
     from counterpoint.flower.programs import require_flower
     from counterpoint.flower.write import write_consortium
-    from counterpoint.remote.plan import plan_without_data
 
     require_flower()
-    if not given["sites"] and not state["json"]:
-        given["sites"] = typer.prompt("Names of the sites, comma-separated")
-    options = settings_from(**given)
-    folder = given["to"] or Path("consortium")
-    sites, classes = options.pop("data.sites"), options.pop("data.classes", None)
-    root = options.pop("data.root", None)
-    plan = plan_without_data(folder.name, given["method"], given["data"], sites, classes, options)
-    data = given["data"]
+    plan, folder, data = consortium_of(given)
     write_consortium(
         folder,
         plan,
         host=host,
         port=port,
-        data=str(Path(data).absolute()) if Path(data).exists() else data,
-        root=str(Path(root).absolute()) if root else None,
+        data=data,
         min_sites=min_sites,
         deadline=deadline,
     )
     give(
         f"{folder} is ready: {folder}/app for `flwr run`, {folder}/server for the server, and a "
         f"folder in {folder}/sites for each site",
-        {"folder": str(folder), "sites": sites},
+        {"folder": str(folder), "sites": list(plan.sites.values())},
     )
 
 

@@ -8,9 +8,10 @@ import yaml
 
 from counterpoint.encryption.key import PRIMES, RING, SCALE
 from counterpoint.errors import SettingsError
-from counterpoint.files import write_text
+from counterpoint.files import new_folder, write_text
 from counterpoint.flare.job import write_job
 from counterpoint.remote.plan import Plan
+from counterpoint.remote.server_file import SETTINGS
 from counterpoint.remote.site_file import example, settings_file
 
 BUILDER = "counterpoint.flare.kit.AllowCounterpoint"
@@ -77,8 +78,7 @@ def write_consortium(
     port: int,
     organisation: str,
     admin: str,
-    data: str,
-    root: str | None,
+    data: Mapping[str, str | None],
     min_sites: int,
     deadline: int,
 ) -> None:
@@ -87,18 +87,16 @@ def write_consortium(
     Raises:
         SettingsError: if there is something in the folder already.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{folder} is there already and is left as it is; choose another")
-    sites = list(plan.sites)
     plan.require_enough(min_sites)
-    encrypt = plan.settings.encrypt
+    sites, encrypt = list(plan.sites), plan.settings.encrypt
     made = project(plan.name, server, port, sites, organisation, admin, encrypt)
-    write_text(folder / "project.yml", yaml.safe_dump(made, sort_keys=False))
-    write_job(folder / "job" / plan.name, [plan], min_sites, deadline)
-    for site in sites:
-        text = example(site, data, root, KEY if encrypt else None)
-        write_text(folder / "sites" / settings_file(site), text)
-    write_text(folder / "sites" / "counterpoint-server.yaml", "runs: runs\n")
+    with new_folder(folder) as aside:
+        write_text(aside / "project.yml", yaml.safe_dump(made, sort_keys=False))
+        write_job(aside / "job" / plan.name, [plan], min_sites, deadline)
+        for site in sites:
+            text = example(site, data, KEY if encrypt else None)
+            write_text(aside / "sites" / settings_file(site), text)
+        write_text(aside / "sites" / SETTINGS, "runs: runs\n")
 
 
 def read_project(folder: Path) -> Mapping[str, Any]:

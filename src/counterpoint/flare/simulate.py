@@ -1,31 +1,19 @@
 """A run on FLARE's simulator: one machine, a process for the server and one for each site."""
 
-import contextlib
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from counterpoint.api import draw_figures, prepare, task_of
 from counterpoint.crew import Report
-from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import write_text
 from counterpoint.flare.job import SERVER, SITE, write_job
-from counterpoint.folder import RunFolder
 from counterpoint.remote.plan import Plan
-from counterpoint.remote.rehearsal import (
-    ANY_CODE,
-    follow,
-    gather_from_sites,
-    heed,
-    plan_of,
-    refuse_what_needs_all_data,
-    shared_key,
-)
-from counterpoint.remote.site_file import write_decoded, write_site_file
+from counterpoint.remote.rehearsal import Rehearsal, follow, heed, rehearse
+from counterpoint.remote.server_file import SETTINGS
+from counterpoint.remote.site_file import settings_file
 from counterpoint.results import Result
 
 
@@ -58,23 +46,22 @@ def simulate(
         CounterpointError: if data, settings, training or the simulator fail.
     """
     require_flare()
-    out = Path(out).absolute()
-    chosen, federation, sites = prepare(method, data, out, settings or {}, report)
-    refuse_what_needs_all_data(chosen, federation)
-    plan = plan_of(out.name, chosen, federation)
-    plan.require_enough(min_sites)
-    with contextlib.ExitStack() as stack:
-        if workspace is None:
-            workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flare-")))
-        lay_out(workspace, plan, federation, sites, out.parent)
-        write_job(workspace / "job", [plan], min_sites, deadline)
-        facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
-        RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
-        run_simulator(workspace, [plan], report)
-        gather_from_sites(workspace, plan, out)
-    result = Result(out)
-    draw_figures(result)
-    return result
+
+    def engine(rehearsal: Rehearsal) -> None:
+        lay_out(rehearsal)
+        write_job(rehearsal.workspace / "job", [rehearsal.plan], min_sites, deadline)
+        run_simulator(rehearsal.workspace, [rehearsal.plan], report)
+
+    return rehearse(
+        method,
+        data,
+        engine,
+        out=Path(out),
+        report=report,
+        settings=settings,
+        min_sites=min_sites,
+        workspace=workspace,
+    )
 
 
 def require_flare() -> None:
@@ -87,25 +74,11 @@ def require_flare() -> None:
         ) from error
 
 
-def lay_out(
-    workspace: Path, plan: Plan, federation: Federation, sites: list[SiteData], runs: Path
-) -> None:
+def lay_out(rehearsal: Rehearsal) -> None:
     """Write the settings files of server and sites into the simulator's workspace."""
-    local = workspace / "flare" / "local"
-    server = {"runs": str(runs), "imports": ANY_CODE, "events": str(workspace / "events")}
-    write_site_file(local / "counterpoint-server.yaml", server)
+    local = rehearsal.workspace / "flare" / "local"
+    rehearsal.lay_out(local / SETTINGS, lambda client: local / settings_file(client))
     write_text(local / "resources.json", json.dumps({"class_allow_list": [SERVER, SITE]}))
-    shared = shared_key(workspace, plan.settings.encrypt)
-    for client, site in zip(plan.sites, sites, strict=True):
-        place = workspace / "sites" / client
-        write_decoded(place / "data.npz", site, federation.fingerprint)
-        own = {
-            "storage": str(place),
-            "decoded": str(place / "data.npz"),
-            "imports": ANY_CODE,
-            **shared,
-        }
-        write_site_file(local / f"counterpoint-{client}.yaml", own)
 
 
 def run_simulator(workspace: Path, plans: Sequence[Plan], report: Report) -> None:

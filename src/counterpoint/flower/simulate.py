@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -14,27 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from counterpoint.api import draw_figures, prepare, task_of
 from counterpoint.crew import Report
-from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import StateError
 from counterpoint.files import write_text
 from counterpoint.flower.programs import environment, program, require_flower
 from counterpoint.flower.write import write_app
-from counterpoint.folder import RunFolder
-from counterpoint.remote.plan import Plan
-from counterpoint.remote.rehearsal import (
-    ANY_CODE,
-    end_session,
-    follow,
-    gather_from_sites,
-    heed,
-    plan_of,
-    refuse_what_needs_all_data,
-    shared_key,
-)
+from counterpoint.remote.rehearsal import Rehearsal, end_session, follow, heed, rehearse
 from counterpoint.remote.server_file import SETTINGS
-from counterpoint.remote.site_file import settings_file, write_decoded, write_site_file
+from counterpoint.remote.site_file import settings_file
 from counterpoint.results import Result
 
 STARTED = 120.0
@@ -70,43 +56,34 @@ def simulate(
         CounterpointError: if data, settings, training or Flower fail.
     """
     require_flower()
-    out = Path(out).absolute()
-    chosen, federation, sites = prepare(method, data, out, settings or {}, report)
-    refuse_what_needs_all_data(chosen, federation)
-    plan = plan_of(out.name, chosen, federation)
-    plan.require_enough(min_sites)
-    with contextlib.ExitStack() as stack:
-        if workspace is None:
-            workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flower-")))
-        lay_out(workspace, plan, federation, sites, out.parent)
-        facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
-        RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
+
+    def engine(rehearsal: Rehearsal) -> None:
+        plan, workspace = rehearsal.plan, rehearsal.workspace
+        lay_out(rehearsal)
+        app = write_app(workspace / "app", plan, min_sites, deadline)
         with started(workspace, list(plan.sites)) as flower:
-            flower.run(write_app(workspace / "app", plan, min_sites, deadline), plan.name, report)
-        gather_from_sites(workspace, plan, out)
-    result = Result(out)
-    draw_figures(result)
-    return result
+            flower.run(app, plan.name, report)
+
+    return rehearse(
+        method,
+        data,
+        engine,
+        out=Path(out),
+        report=report,
+        settings=settings,
+        min_sites=min_sites,
+        workspace=workspace,
+    )
 
 
-def lay_out(
-    workspace: Path, plan: Plan, federation: Federation, sites: list[SiteData], runs: Path
-) -> None:
-    """Write the settings files of server and sites."""
-    write_text(workspace / "events", "")
-    server = {"runs": str(runs), "imports": ANY_CODE, "events": str(workspace / "events")}
-    write_site_file(workspace / "server" / "local" / SETTINGS, server)
-    shared = shared_key(workspace, plan.settings.encrypt)
-    for client, site in zip(plan.sites, sites, strict=True):
-        place = workspace / "sites" / client
-        write_decoded(place / "data.npz", site, federation.fingerprint)
-        own = {
-            "storage": str(place),
-            "decoded": str(place / "data.npz"),
-            "imports": ANY_CODE,
-            **shared,
-        }
-        write_site_file(place / "local" / settings_file(client), own)
+def lay_out(rehearsal: Rehearsal) -> None:
+    """Write the settings files of server and sites, each in a folder of its own."""
+    place = rehearsal.workspace
+    write_text(place / "events", "")
+    rehearsal.lay_out(
+        place / "server" / "local" / SETTINGS,
+        lambda client: place / "sites" / client / "local" / settings_file(client),
+    )
 
 
 @dataclass(frozen=True)

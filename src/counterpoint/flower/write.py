@@ -1,11 +1,11 @@
 """What a consortium needs to start: the app, the server's folder, and one for each site."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from counterpoint.encryption import make_key, write_key
-from counterpoint.errors import SettingsError
-from counterpoint.files import write_text
+from counterpoint.files import new_folder, write_text
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.server_file import SETTINGS
 from counterpoint.remote.site_file import example, settings_file
@@ -105,8 +105,7 @@ def write_consortium(
     *,
     host: str,
     port: int,
-    data: str,
-    root: str | None,
+    data: Mapping[str, str | None],
     min_sites: int,
     deadline: int,
 ) -> None:
@@ -115,17 +114,16 @@ def write_consortium(
     Raises:
         SettingsError: if there is something in the folder already.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise SettingsError(f"{folder} is there already and is left as it is; choose another")
     plan.require_enough(min_sites)
     key = make_key() if plan.settings.encrypt else None
-    write_app(folder / "app", plan, min_sites, deadline)
-    write_text(folder / "server" / "local" / SETTINGS, "runs: runs\n")
     proxy = PROXY.format(host=host, port=port, inner=port + 1)
-    write_text(folder / "server" / "nginx.conf", proxy)
-    for client in plan.sites:
-        local = folder / "sites" / client / "local"
-        text = example(client, data, root, KEY if key else None)
-        write_text(local / settings_file(client), text)
-        if key:
-            write_key(folder / "sites" / client / KEY, key)
+    with new_folder(folder) as aside:
+        write_app(aside / "app", plan, min_sites, deadline)
+        write_text(aside / "server" / "local" / SETTINGS, "runs: runs\n")
+        write_text(aside / "server" / "nginx.conf", proxy)
+        for client in plan.sites:
+            place = aside / "sites" / client
+            text = example(client, data, KEY if key else None)
+            write_text(place / "local" / settings_file(client), text)
+            if key:
+                write_key(place / KEY, key)

@@ -6,21 +6,96 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from counterpoint.api import draw_figures, prepare, task_of
 from counterpoint.crew import Event, Report
-from counterpoint.data.site import Federation
+from counterpoint.data.site import Federation, SiteData
 from counterpoint.encryption import make_key, write_key
 from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.files import write_bytes
+from counterpoint.folder import RunFolder
 from counterpoint.remote.plan import Plan
+from counterpoint.remote.site_file import write_decoded, write_site_file
+from counterpoint.results import Result
 from counterpoint.settings import Settings
 
 ANY_CODE = [""]
 """Whatever a run names may be imported: sites and server are one user's on one machine."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A run whose data are here, and the folder in which the engine has its own files."""
+
+    plan: Plan
+    federation: Federation
+    sites: list[SiteData]
+    out: Path
+    workspace: Path
+
+    def lay_out(self, server_file: Path, site_file: Callable[[str], Path]) -> None:
+        """Write the settings files of server and sites, and each site's images."""
+        server = {
+            "runs": str(self.out.parent),
+            "imports": ANY_CODE,
+            "events": str(self.workspace / "events"),
+        }
+        write_site_file(server_file, server)
+        shared = shared_key(self.workspace, self.plan.settings.encrypt)
+        for client, site in zip(self.plan.sites, self.sites, strict=True):
+            place = self.workspace / "sites" / client
+            write_decoded(place / "data.npz", site, self.federation.fingerprint)
+            own = {"storage": str(place), "decoded": str(place / "data.npz"), "imports": ANY_CODE}
+            write_site_file(site_file(client), {**own, **shared})
+
+
+def rehearse(
+    method: str,
+    data: str,
+    engine: Callable[[Rehearsal], None],
+    *,
+    out: Path,
+    report: Report,
+    settings: Mapping[str, Any] | None,
+    min_sites: int,
+    workspace: Path | None,
+) -> Result:
+    """Do a run on an engine, on this machine: its folder is that of `counterpoint.run`.
+
+    Args:
+        method: as for `counterpoint.run`.
+        data: the same.
+        engine: does the run that it is given, and returns when the server has finished it.
+        out: as for `counterpoint.run`.
+        report: the same.
+        settings: the same.
+        min_sites: sites that must take part in every round; all where 0.
+        workspace: folder for the engine's files; one that is removed where None.
+
+    Raises:
+        CounterpointError: if data, settings, training or the engine fail.
+    """
+    out = out.absolute()
+    chosen, federation, sites = prepare(method, data, out, settings or {}, report)
+    refuse_what_needs_all_data(chosen, federation)
+    plan = plan_of(out.name, chosen, federation)
+    plan.require_enough(min_sites)
+    with contextlib.ExitStack() as stack:
+        if workspace is None:
+            workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
+        facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
+        RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
+        engine(Rehearsal(plan, federation, sites, out, workspace))
+        gather_from_sites(workspace, plan, out)
+    result = Result(out)
+    draw_figures(result)
+    return result
 
 
 def refuse_what_needs_all_data(settings: Settings, federation: Federation) -> None:

@@ -123,11 +123,18 @@ def settings_file(site: str) -> str:
     return f"counterpoint-{site}.yaml"
 
 
-def example(site: str, data: str, root: str | None, key: str | None = None) -> str:
-    """The text of a settings file to begin with: the data, and in comments what else there is."""
+def example(site: str, data: Mapping[str, str | None], key: str | None = None) -> str:
+    """The text of a settings file to begin with: the data, and in comments what else there is.
+
+    Args:
+        site: its name in the certificates.
+        data: ``data`` and ``root``, as the file has them.
+        key: path of the encryption key, where there is one.
+    """
+    root = data["root"]
     return EXAMPLE.format(
         site=site,
-        data=data,
+        data=data["data"],
         root=f"root: {root}\n" if root else "",
         key=KEY.format(key=key) if key else "",
     )

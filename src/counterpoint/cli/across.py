@@ -1,0 +1,69 @@
+"""What the commands of all engines share: the options of `run`, a rehearsal, a consortium."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from counterpoint.cli.common import SHARED, shown_live, state
+from counterpoint.cli.training import run, settings_from, show_result, usual_folder
+
+if TYPE_CHECKING:
+    from counterpoint.remote import Plan
+    from counterpoint.results import Result
+
+MIN_SITES = Annotated[
+    int, typer.Option(help="Sites that must take part in every round; 0: all of them.")
+]
+DEADLINE = Annotated[int, typer.Option(help="Seconds that a site has for a round; 0: no limit.")]
+
+
+def with_options_of_run(function: Any) -> Any:
+    """Give a function the options of `run`, before its own; they come as keywords."""
+    own = inspect.signature(function).parameters.values()
+    shared = [
+        one
+        for name, one in inspect.signature(run).parameters.items()
+        if name not in SHARED and name != "log"
+    ]
+    added = [one for one in own if one.kind is one.KEYWORD_ONLY]
+    plain = [one.replace(kind=one.POSITIONAL_OR_KEYWORD) for one in (*shared, *added)]
+    function.__signature__ = inspect.Signature(plain)
+    function.__annotations__ = {one.name: one.annotation for one in plain}
+    return function
+
+
+def rehearsed(simulate: "Callable[..., Result]", given: dict[str, Any], **own: int) -> None:
+    """Do a run on an engine's processes on this machine, and show its results."""
+    options = settings_from(**given)
+    method, data = given["method"], given["data"]
+    folder = given["to"] or usual_folder(method, data, options)
+    with shown_live(folder) as report:
+        result = simulate(method, data, out=folder, report=report, settings=options, **own)
+    show_result(result)
+
+
+def consortium_of(given: dict[str, Any]) -> "tuple[Plan, Path, dict[str, str | None]]":
+    """The plan of a run across sites, the folder for it, and the data that sites are told to read.
+
+    Names of sites that were not given are asked for.
+    """
+    from counterpoint.remote.plan import plan_without_data
+
+    if not given["sites"] and not state["json"]:
+        given["sites"] = typer.prompt("Names of the sites, comma-separated")
+    options = settings_from(**given)
+    folder = given["to"] or Path("consortium")
+    sites, classes = options.pop("data.sites"), options.pop("data.classes", None)
+    root, data = options.pop("data.root", None), given["data"]
+    plan = plan_without_data(folder.name, given["method"], data, sites, classes, options)
+    return (
+        plan,
+        folder,
+        {
+            "data": str(Path(data).absolute()) if Path(data).exists() else data,
+            "root": str(Path(root).absolute()) if root else None,
+        },
+    )
