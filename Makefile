@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	@echo "Look at demo-run/retrogress.png: the score of every site against communications."
 
 test: $(VENV)/installed lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check src tests studies docs benchmarks
