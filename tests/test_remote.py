@@ -243,6 +243,31 @@ def test_a_damaged_state_costs_the_site_one_round_of_training(engine):
     assert sorted(result.results["test"]) == sorted(engine.sites)
 
 
+@pytest.mark.parametrize("method", ["fedavg", "prrfl", "scaffold"])
+def test_answers_that_get_lost_leave_the_site_as_if_it_had_not_been_asked(
+    small, tmp_path, quick, method
+):
+    """However many in a row: it goes on from the state that the server knows."""
+    ends = []
+    for name, worked in (("worked", True), ("asleep", False)):
+        engine = Loopback(tmp_path / name, method, small, rounds=6)
+
+        def lost(site, message, reply, worked=worked):
+            if site != "west" or message.says.get("round") not in (2, 3, 4):
+                return reply
+            if worked:
+                reply()
+            return None
+
+        engine.change = lost
+        engine.run(min_sites=1)
+        assert len(warnings(engine)) == 3  # and none of a state
+        files = ["server/scores.csv", "server/results.json"]
+        files += [f"{site}/run/models/personal/{site}.safetensors" for site in engine.sites]
+        ends.append([(engine.folder / file).read_bytes() for file in files])
+    assert ends[0] == ends[1]
+
+
 def test_no_whole_state_leaves_the_site_out(engine):
     def damage(site, message, reply):
         if (site, message.says.get("round")) == ("west", 3):

@@ -16,7 +16,7 @@ from typing import Any
 
 import filelock
 
-from counterpoint.at_site import Job, Order, work
+from counterpoint.at_site import Answer, Job, Order, work
 from counterpoint.client import Client, ClientData
 from counterpoint.crew import Report, choose_device
 from counterpoint.data.site import SiteData
@@ -179,9 +179,7 @@ class Desk:
             visit.payload,
         )
         self.policy.check(reply)
-        self.remember(
-            states=answer.state, means=order.mean, candidates=answer.candidate, chosen=order.chosen
-        )
+        self.remember(order, answer)
         return self.keep_answer(message, reply)
 
     def test(self, message: Message) -> Message:
@@ -251,10 +249,15 @@ class Desk:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StateError(f"{self.folder.state / 'register.json'} is damaged") from error
 
-    def remember(self, **kept: Kept | None) -> None:
-        """Note the newest files, two of each kind, and remove all that are older."""
-        register = {}
-        for what, one in kept.items():
+    def remember(self, order: Order, answer: Answer) -> None:
+        """Note the files that may be needed again, and remove all others.
+
+        Of states, the one that the visit began with: should its answer not be taken, it is named
+        in the next order, however many rounds that happens to. Of all else, the two newest.
+        """
+        newest = {"means": order.mean, "candidates": answer.candidate, "chosen": order.chosen}
+        register = {"states": [one for one in (order.state, answer.state) if one]}
+        for what, one in newest.items():
             before = [other for other in self.known(what) if one is None or other.file != one.file]
             register[what] = [*before, *([one] if one else [])][-2:]
         write_text(self.folder.state / "register.json", json.dumps(register))
