@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -10,7 +11,7 @@ import counterpoint
 from benchmarks.bare_loop import Watch
 from benchmarks.measure import arguments, table, write
 
-WAYS: dict[str, dict[str, int]] = {
+WAYS: dict[str, dict[str, Any]] = {
     "one worker, one thread": {"workers": 1, "threads": 1},
     "one worker, two threads": {"workers": 1, "threads": 2},
     "two workers, one thread each": {"workers": 2, "threads": 1},
@@ -20,7 +21,7 @@ WAYS: dict[str, dict[str, int]] = {
 WORKS = {"slim VGG16 128x128": "classification", "U-Net 128x128": "segmentation"}
 
 
-def seconds_of(task: str, way: dict[str, int], images: int, size: int) -> tuple[float, int]:
+def seconds_of(task: str, way: dict[str, Any], images: int, size: int) -> tuple[float, int]:
     """Seconds of the rounds of a run, its workers' start among them, and their number."""
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch()

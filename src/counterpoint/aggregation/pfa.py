@@ -13,6 +13,12 @@ from counterpoint.payload import Payload
 from counterpoint.spectrum import amplitude_of, change_low_frequencies, low_frequencies
 
 Phase = Literal["local", "mean", "complex"]
+PARTS: dict[Phase, tuple[str, ...]] = {
+    "local": ("amplitude",),
+    "mean": ("amplitude", "phase"),
+    "complex": ("real", "imaginary"),
+}
+"""What of a band leaves the site."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class ProgressiveFourier:
         for name, parameter in network.named_parameters():
             band = low_frequencies(parameter.float(), radius) if name in spectral else None
             if band is not None:
-                change = self._change(band, {p: mean[f"{name}.{p}"] for p in self._parts(band)})
+                change = self._change(band, {p: mean[f"{name}.{p}"] for p in PARTS[self.phase]})
                 parameter.copy_(change_low_frequencies(parameter.float(), change))
         merge_plainly(network, mean)
 
