@@ -23,12 +23,13 @@ from torch.nn import functional as F
 import counterpoint
 from benchmarks.measure import Times, arguments, table, write
 from counterpoint.aggregation import ProgressiveFourier
-from counterpoint.client import first_predictor, generator
 from counterpoint.data import decode
 from counterpoint.data.batches import split_into_batches
 from counterpoint.data.site import Federation
+from counterpoint.first import first_predictor
 from counterpoint.layers import normalisation_parameters, running_statistics, spectral_weights
 from counterpoint.local import DeputyTransfer
+from counterpoint.seeds import generator
 from counterpoint.settings import Settings, make_settings
 from counterpoint.spectrum import amplitude_of, change_low_frequencies, low_frequencies
 from counterpoint.tasks import make_task

@@ -14,9 +14,9 @@ from scipy.stats import norm as normal
 from torch import Tensor, nn
 
 from counterpoint import resume, run
-from counterpoint.client import first_weights
 from counterpoint.errors import SettingsError
 from counterpoint.files import read_tensors
+from counterpoint.first import first_weights
 from counterpoint.local import Training
 from counterpoint.privacy import PayloadNoise, RecordNoise
 from counterpoint.privacy.gaussian import (

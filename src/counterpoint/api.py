@@ -10,11 +10,11 @@ import torch
 
 import counterpoint.data as readers
 from counterpoint.calibration import choose_workers
-from counterpoint.client import new_predictor
 from counterpoint.crew import Event, Report, choose_device, share_cores, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate, input_shape
+from counterpoint.first import new_predictor
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
 from counterpoint.results import Result

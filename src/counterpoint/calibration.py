@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from counterpoint.client import first_predictor, laid_out
 from counterpoint.data.batches import layout
+from counterpoint.first import first_predictor, laid_out
 from counterpoint.local.training import computing_in
 from counterpoint.predictor import Predictor
 from counterpoint.settings import Settings

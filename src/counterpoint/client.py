@@ -5,7 +5,6 @@ score (just before the next communication), share.
 """
 
 import copy
-import hashlib
 import math
 import os
 from collections.abc import Iterator
@@ -18,18 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from counterpoint.aggregation import Exchange
-from counterpoint.aggregation.all import AllWeights, merge_plainly
+from counterpoint.aggregation.all import merge_plainly
 from counterpoint.data.augment import AUGMENTATIONS
-from counterpoint.data.batches import Batch, batches, in_parts, layout
+from counterpoint.data.batches import Batch, batches, in_parts
 from counterpoint.data.site import SiteData
 from counterpoint.errors import TrainingError
+from counterpoint.first import first_predictor, laid_out, new_predictor
 from counterpoint.layers import running_statistics
 from counterpoint.local import Training
 from counterpoint.local.training import evaluate, squared_distance
 from counterpoint.methods import Method
+from counterpoint.optimizer import load_optimizer, make_optimizer, optimizer_tensors
 from counterpoint.payload import Payload
 from counterpoint.perturbation import Perturbation
-from counterpoint.predictor import Predictor, build_predictor
+from counterpoint.predictor import Predictor, Together
 from counterpoint.privacy import PayloadNoise, RecordNoise
 from counterpoint.privacy.gaussian import Source, seeded
 from counterpoint.privacy.payloads import known_to_all, protect, units_of
@@ -38,9 +39,9 @@ from counterpoint.privacy.records import (
     Chance,
     NoisedGradient,
     image_by_image,
-    require_images_apart,
     steps_of,
 )
+from counterpoint.seeds import derive_seed, generator
 from counterpoint.statistics import recalibrate
 from counterpoint.tasks import Scorer, Task
 
@@ -83,21 +84,6 @@ class Visit:
     """Images that a gradient was computed for."""
 
 
-def derive_seed(*parts: object) -> int:
-    """A seed for each purpose: equal parts give equal seeds, on any machine, in any order.
-
-    >>> derive_seed(1, "A", 3) == derive_seed(1, "A", 3) != derive_seed(1, "B", 3)
-    True
-    """
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def generator(*parts: object) -> torch.Generator:
-    """A CPU generator seeded by :func:`derive_seed`; the CPU's, so that devices agree."""
-    return torch.Generator().manual_seed(derive_seed(*parts))
-
-
 class Client:
     """Live models that one site after another takes up: memory does not grow with the sites.
 
@@ -121,7 +107,9 @@ class Client:
             self.models[role] = laid_out(model, len(shape) + 1).to(device)
         self._initial = {name: tensor.clone() for name, tensor in initial.items()}
         self.shared = self.models[method.local.shared]
-        self.optimizers = {role: self._optimizer(model) for role, model in self.models.items()}
+        self.optimizers = {
+            role: make_optimizer(model, self.schedule) for role, model in self.models.items()
+        }
         self.perturbation = (
             Perturbation(method.perturbation, method.adaptive) if method.perturbation else None
         )
@@ -181,9 +169,9 @@ class Client:
         for role, model in self.models.items():
             prefix = f"model/{role}/"
             model.load_state_dict(self._initial | _below(prefix, state or {}))
-            self.optimizers[role] = self._optimizer(model)
+            self.optimizers[role] = make_optimizer(model, self.schedule)
             if state is not None and self.schedule.keep_optimizer:
-                _load_optimizer(self.optimizers[role], _below(f"optimizer/{role}/", state))
+                load_optimizer(self.optimizers[role], _below(f"optimizer/{role}/", state))
 
     def put_down(self, shared: Payload) -> Payload:
         """The site's state, on the CPU, without the tensors that the next mean overwrites."""
@@ -194,7 +182,7 @@ class Client:
             own = {n: t for n, t in model.state_dict().items() if n not in left_out}
             state |= {f"model/{role}/{name}": tensor for name, tensor in own.items()}
             if self.schedule.keep_optimizer:
-                tensors = _optimizer_tensors(self.optimizers[role])
+                tensors = optimizer_tensors(self.optimizers[role])
                 state |= {f"optimizer/{role}/{name}": tensor for name, tensor in tensors.items()}
         return _copied(state)
 
@@ -416,71 +404,6 @@ class Client:
     def _progress(self, round: int) -> float:
         return (round - 1) / self.schedule.rounds
 
-    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        schedule = self.schedule
-        if schedule.optimizer == "adam":
-            return torch.optim.Adam(
-                model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay
-            )
-        return torch.optim.SGD(
-            model.parameters(),
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-            weight_decay=schedule.weight_decay,
-        )
-
-
-class Together(nn.Module):
-    """Several models as one: the log of their mean class probabilities."""
-
-    def __init__(self, voters: list[nn.Module]) -> None:
-        super().__init__()
-        self.voters = nn.ModuleList(voters)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities (N, classes, ...)."""
-        votes = torch.stack([voter(images).float().log_softmax(1) for voter in self.voters])
-        return votes.logsumexp(0) - math.log(len(self.voters))
-
-
-def new_predictor(method: Method, task: Task, shape: tuple[int, ...]) -> Predictor:
-    """Make a method's model with fresh weights; raise SettingsError if it can't be made."""
-    predictor = build_predictor(
-        method.schedule.model,
-        method.schedule.model_options,
-        task.outputs,
-        shape,
-        method.harmonise,
-        method.statistics,
-        dense=task.kind == "segmentation",
-    )
-    if method.privacy.kind == "records":
-        require_images_apart(laid_out(predictor, len(shape) + 1).network, shape)
-    return predictor
-
-
-def laid_out(model: Predictor, axes: int) -> Predictor:
-    """The model with its convolutions in the memory layout of batches with so many axes.
-
-    ``Module.to`` refuses models for volumes that also have tensors of four axes.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dim() == axes:
-            tensor.data = tensor.data.contiguous(memory_format=layout(axes))
-    return model
-
-
-def first_predictor(method: Method, task: Task, shape: tuple[int, ...], seed: int) -> Predictor:
-    """The model that every site starts from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return new_predictor(method, task, shape)
-
-
-def first_weights(method: Method, task: Task, shape: tuple[int, ...], seed: int) -> Payload:
-    """Weights that every site starts from, by the names under which they are shared."""
-    return AllWeights().share(first_predictor(method, task, shape, seed).network, Exchange())
-
 
 def _below(prefix: str, state: Payload) -> Payload:
     return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
@@ -488,24 +411,3 @@ def _below(prefix: str, state: Payload) -> Payload:
 
 def _copied(tensors: Payload) -> Payload:
     return {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Payload:
-    """Momenta and the like as named tensors: no pickle in a saved state."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return {
-        f"{index}/{name}": torch.as_tensor(value)
-        for index, parameter in enumerate(parameters)
-        for name, value in optimizer.state.get(parameter, {}).items()
-        if value is not None
-    }
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Payload) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, tensor in tensors.items():
-        index, _, key = name.partition("/")
-        parameter = parameters[int(index)]
-        # Adam's step counter stays on the CPU.
-        place = tensor.clone() if key == "step" else tensor.to(parameter.device, copy=True)
-        optimizer.state[parameter][key] = place

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from counterpoint.client import Client, ClientData, Row, derive_seed
+from counterpoint.client import Client, ClientData, Row
 from counterpoint.crew import Report
 from counterpoint.files import read_tensors
 from counterpoint.resampling import drawn_scores, interval
 from counterpoint.results import all_equal
+from counterpoint.seeds import derive_seed
 
 DRAWS = 1000
 """Of patients, for an interval."""

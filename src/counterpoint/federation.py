@@ -11,16 +11,18 @@ from typing import Protocol
 import numpy as np
 
 from counterpoint.at_site import Answer, Order
-from counterpoint.client import ClientData, Row, derive_seed, first_weights
+from counterpoint.client import ClientData, Row
 from counterpoint.crew import Report, choose_device, gather, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.encryption import EncryptedSum, Lock, make_key, read_key, write_key
 from counterpoint.errors import PayloadError
 from counterpoint.exam import Tested
+from counterpoint.first import first_weights
 from counterpoint.folder import Kept, Notebook, RunFolder, keep, read_mean
 from counterpoint.here import Here
 from counterpoint.payload import Payload
 from counterpoint.results import Result, summarise
+from counterpoint.seeds import derive_seed
 from counterpoint.server import WeightedMean
 from counterpoint.server_update import Mean
 from counterpoint.settings import Settings

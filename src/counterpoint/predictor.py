@@ -1,11 +1,13 @@
 """A network with what stands before it, as it is trained, saved and loaded again."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from counterpoint.errors import SettingsError, StateError
@@ -146,3 +148,16 @@ def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StateError(f"{path} is not a model that a run has left: {error}") from error
     return predictor.eval(), card
+
+
+class Together(nn.Module):
+    """Several models as one: the log of their mean class probabilities."""
+
+    def __init__(self, voters: list[nn.Module]) -> None:
+        super().__init__()
+        self.voters = nn.ModuleList(voters)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities (N, classes, ...)."""
+        votes = torch.stack([voter(images).float().log_softmax(1) for voter in self.voters])
+        return votes.logsumexp(0) - math.log(len(self.voters))

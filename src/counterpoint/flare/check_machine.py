@@ -5,9 +5,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from counterpoint.client import new_predictor
 from counterpoint.crew import choose_device
 from counterpoint.encryption import mark_of, read_key
+from counterpoint.first import new_predictor
 from counterpoint.flare.kit import PACKAGES, versions
 from counterpoint.flare.provision import KEY
 from counterpoint.flare.startup_kit import Kit, WrongError

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from counterpoint.client import generator
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.figures.gather import Run
 from counterpoint.landscape.directions import Direction, Plane, filter_normalised, plane_through
@@ -15,6 +14,7 @@ from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import losses_around
 from counterpoint.predictor import Predictor
 from counterpoint.results import Result
+from counterpoint.seeds import generator
 
 GLOBAL = "global optimum"
 

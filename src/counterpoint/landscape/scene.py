@@ -11,18 +11,20 @@ from torch import Tensor
 
 from counterpoint import data as readers
 from counterpoint.api import read_data, task_of
-from counterpoint.client import EVALUATION_BATCH, Client, ClientData, generator, laid_out
+from counterpoint.client import EVALUATION_BATCH, Client, ClientData
 from counterpoint.crew import choose_device
 from counterpoint.data.batches import batches
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.federation import input_shape
 from counterpoint.figures.gather import Run
+from counterpoint.first import laid_out
 from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import loss_on
 from counterpoint.layers import batch_norms
 from counterpoint.predictor import Predictor
 from counterpoint.results import Result
+from counterpoint.seeds import generator
 from counterpoint.settings import Settings, from_dict, read_file
 from counterpoint.tasks import make_task
 

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from counterpoint.client import Together
 from counterpoint.data.site import Form
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.layers import batch_norms
-from counterpoint.predictor import load_model
+from counterpoint.predictor import Together, load_model
 from counterpoint.results import Result
 from counterpoint.settings import read_file
 

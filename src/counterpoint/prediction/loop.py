@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from counterpoint.client import EVALUATION_BATCH, generator, laid_out
+from counterpoint.client import EVALUATION_BATCH
 from counterpoint.crew import Report, choose_device
 from counterpoint.data.batches import batches
 from counterpoint.data.masks import read_mask
@@ -25,6 +25,7 @@ from counterpoint.data.site import Part
 from counterpoint.data.volumes import geometry_of
 from counterpoint.errors import DataError, SettingsError
 from counterpoint.files import new_folder, write_text
+from counterpoint.first import laid_out
 from counterpoint.local.training import computing_in
 from counterpoint.prediction.chosen import Chosen, choose_model
 from counterpoint.prediction.naming import output_names
@@ -32,6 +33,7 @@ from counterpoint.prediction.reading import Words, chunks_of, form_of, read_as_t
 from counterpoint.prediction.restore import slices_of
 from counterpoint.prediction.scratch import empty, stacked
 from counterpoint.predictor import Predictor
+from counterpoint.seeds import generator
 
 Place = str | os.PathLike[str]
 Floats = npt.NDArray[np.float32]

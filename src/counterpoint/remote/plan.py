@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from counterpoint.client import new_predictor
 from counterpoint.data.site import Form
 from counterpoint.encryption import FEWEST
 from counterpoint.errors import SettingsError
 from counterpoint.federation import sites_a_round
+from counterpoint.first import new_predictor
 from counterpoint.folder import fingerprint
 from counterpoint.methods import Method, methods
 from counterpoint.models import MODELS
