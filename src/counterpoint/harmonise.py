@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from counterpoint.payload import Payload
 from counterpoint.spectrum import (
     amplitude_of,
+    channel_sums,
     half_width,
     half_widths_of,
     normalise_amplitude,
@@ -68,11 +69,10 @@ class AmplitudeLayer(nn.Module):
     @torch.no_grad()
     def batch_amplitude(self, images: Tensor) -> Tensor:
         """Mean amplitude of a batch (N, C, ...), shaped like ``amplitude``."""
-        space = tuple(range(2, images.dim()))
         if self.band == "dc":
-            mean: Tensor = images.sum(dim=space).abs().mean(0)
+            mean: Tensor = channel_sums(images).abs().mean(0)
             return mean
-        spectrum = torch.fft.rfftn(images, dim=space)
+        spectrum = torch.fft.rfftn(images, dim=tuple(range(2, images.dim())))
         if self.band != "full":
             spectrum = take_band(spectrum, *half_widths_of(self.amplitude))
         amplitude: Tensor = amplitude_of(spectrum).mean(0)

@@ -217,6 +217,19 @@ def normalise_band(images: Tensor, amplitude: Tensor) -> Tensor:
     return harmonised
 
 
+def channel_sums(images: Tensor) -> Tensor:
+    """Sums (N, C) over the pixels of images (N, C, ...): their zero frequency.
+
+    One axis at a time, which is several times as fast in channels_last.
+
+    >>> channel_sums(torch.ones(2, 3, 4, 5)).tolist()
+    [[20.0, 20.0, 20.0], [20.0, 20.0, 20.0]]
+    """
+    while images.dim() > 2:
+        images = images.sum(2)
+    return images
+
+
 def normalise_mean(images: Tensor, amplitude: Tensor) -> Tensor:
     """Replace only the zero-frequency amplitude (C,) of images (N, C, ...); no transform needed.
 
@@ -226,10 +239,8 @@ def normalise_mean(images: Tensor, amplitude: Tensor) -> Tensor:
     >>> normalise_mean(torch.ones(1, 1, 2, 2), torch.tensor([8.0])).unique()
     tensor([2.])
     """
-    space = tuple(range(2, images.dim()))
-    pixels = images.shape[2:].numel()
-    mean = images.mean(dim=space, keepdim=True)
-    sign = torch.where(mean < 0, -1.0, 1.0)
-    shift = sign * (amplitude / pixels).view(-1, *[1] * len(space)) - mean
+    total = channel_sums(images)
+    shift = (torch.where(total < 0, -1.0, 1.0) * amplitude - total) / images.shape[2:].numel()
+    shift = shift.view(*shift.shape, *[1] * (images.dim() - 2))
     # A row of pixels in the images' own layout: pixel by pixel, channels_last is slow to add to.
     return images + torch.zeros_like(images[:, :, :1], dtype=shift.dtype).add_(shift)
