@@ -191,8 +191,8 @@ def main() -> None:
     ]
     what = (
         f"{images or 'all'} images a site. PRR-FL: 1 round of {epochs} epochs at {size[0]} pixels. "
-        f"HarmoFL: {rounds} round(s) of 1 epoch at {size[1]} pixels. The process counts imports and "
-        "reading of data on both sides, and of ours the test and the figure at the end.\n\n"
+        f"HarmoFL: {rounds} round(s) of 1 epoch at {size[1]} pixels. The process counts imports "
+        "and reading of data on both sides, and of ours the test and the figure at the end.\n\n"
     )
     alike = [a == b for a, b in zip(*stages.values(), strict=True)]
     said = f"\n\nStages as with the exact scores: {sum(alike)} of {len(alike)} local epochs."
