@@ -40,6 +40,13 @@ def of_another_site(reply):
     return Message(answer.kind, answer.says | {"rows": rows}, answer.tensors)
 
 
+def in_words(reply):
+    """Send a loss that is no number."""
+    answer = reply()
+    rows = [row | {"loss": "small"} for row in answer.says["rows"]]
+    return Message(answer.kind, answer.says | {"rows": rows}, answer.tensors)
+
+
 def after(seconds):
     """Be slow."""
 
@@ -67,6 +74,7 @@ LIES = {
     7: (after(2), None),
     LATE: (after(DEADLINE + 4), "no answer came in time"),
     9: (twice, None),
+    11: (in_words, "scores are not as they should be"),
 }
 """By round: what is done, and the words with which the site is left out; None: it is not."""
 BROKEN = 10

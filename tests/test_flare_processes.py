@@ -237,7 +237,7 @@ def test_wrong_late_and_broken_answers_cost_their_rounds_and_nothing_else(
     data, place, ours, tmp_path, monkeypatch
 ):
     """Numbers that are none, shapes, names, scores; slow, late, twice; a damaged state."""
-    engine = Loopback(tmp_path, "fedavg", data, **settings(11))
+    engine = Loopback(tmp_path, "fedavg", data, **settings(12))
     number = job(place, plan_of(engine), "lies", 1, lies.DEADLINE)
     told = list(follow(place, ours, number))
     without = rounds_without(told)

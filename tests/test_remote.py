@@ -1,7 +1,9 @@
 """Orders and answers as messages: a run across sites equals the run on one machine, bit for bit."""
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -336,6 +338,10 @@ def test_a_message_that_was_changed_is_refused():
     [
         (("settings", "method"), "/tmp/evil.py:METHOD"),
         (("settings", "schedule", "model"), "os:system"),
+        (("settings", "model"), "subprocess:Popen"),
+        (("settings", "schedule.model"), "subprocess:Popen"),
+        (("settings", "schedule", "model"), "monai.networks.nets:warnings"),
+        (("settings", "model_options"), {"args": ["true"]}),
         (("name",), "../../elsewhere"),
     ],
 )
@@ -351,5 +357,144 @@ def test_a_plan_can_bring_no_code_and_reach_no_other_folder(small, tmp_path, pla
 
 
 def test_an_order_can_name_no_file_but_a_runs(engine):
-    asked = Message("test", {"candidate": ["../../../etc/passwd", "0"], "of": 1})
-    assert engine.desk("west").answer(asked).kind == "refused"
+    engine.run()
+    state = engine.folder / "west" / "run" / "state"
+    candidate, *_ = state.glob("*-candidate.safetensors")
+    outside = engine.folder / "outside.safetensors"
+    shutil.copy(candidate, outside)
+    (mean, *_) = state.glob("mean-*.safetensors")
+    for file, true in ((candidate, candidate), (Path("../../../outside.safetensors"), outside)):
+        asked = Message(
+            "test",
+            {"candidate": [str(file.name if file is candidate else file), sha(true)], "of": 1},
+        )
+        answer = engine.desk("west").answer(asked)
+        assert (answer.kind == "test") == (file is candidate), answer.says
+    # and each only as what it is: a mean is no candidate
+    asked = Message("test", {"candidate": [mean.name, sha(mean)], "of": 1})
+    assert engine.desk("west").answer(asked).says["reason"] == "the message is not as it should be"
+
+
+def sha(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_model_of_the_sites_own_leaves_for_nobody(small, tmp_path, quick):
+    """Neither where a hostile server asks with the right digest, nor where one site is left."""
+    engine = Loopback(tmp_path, "prrfl", small, rounds=2)
+    engine.change = lambda site, message, reply: None if site == "west" else reply
+    engine.run(min_sites=1)
+    assert not (tmp_path / "server" / "models" / "global.safetensors").exists()
+    results = json.loads((tmp_path / "server" / "results.json").read_text())
+    assert results["one_global_model"] is False
+    desk = engine.desk("east")
+    for name, sha256 in desk.register["chosen"] + desk.register["candidates"]:
+        answer = desk.answer(Message("model", {"candidate": [name, sha256], "model": "any"}))
+        assert answer.says["reason"] == "this model is the site's own; it does not leave"
+
+
+SHAPES = {
+    "images in words": ("hello", {"images": "many"}),
+    "a weight beyond all floats": ("visit", {"weight": 10**400}),
+    "rows that are none": ("visit", {"rows": [3]}),
+    "rows that lack scores": ("visit", {"rows": [{"site": "west"}]}),
+    "no rows": ("visit", {"rows": []}),
+    "a state that is none": ("visit", {"state": 7}),
+    "intervals that are none": ("test", {"intervals": {"dice": "wide"}}),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_an_answer_of_another_form_costs_no_more_than_the_site(engine, case):
+    kind, says = SHAPES[case]
+
+    def change(site, message, reply):
+        if (site, message.kind) != ("west", kind):
+            return reply
+        answer = reply()
+        return Message(answer.kind, answer.says | says, answer.tensors)
+
+    engine.change = change
+    result = engine.run(min_sites=1)
+    assert warnings(engine)
+    assert all("site 'west' is left out" in warning for warning in warnings(engine))
+    assert "east" in result.results["test"]
+
+
+@pytest.mark.parametrize("value", ["a loss", float("nan"), float("inf"), True, None])
+def test_scores_that_are_no_numbers_are_not_taken(engine, value):
+    def change(site, message, reply):
+        if (site, message.says.get("round")) != ("west", 2):
+            return reply
+        answer = reply()
+        rows = [row | {"loss": value} for row in answer.says["rows"]]
+        return Message(answer.kind, answer.says | {"rows": rows}, answer.tensors)
+
+    engine.change = change
+    engine.run(min_sites=1)
+    (warning,) = warnings(engine)
+    assert "its scores are not as they should be" in warning
+
+
+def test_a_policy_counts_the_rounds_itself(small, tmp_path, quick):
+    """As many as the plan has are enough to end; more are refused whatever they are called."""
+    engine = Loopback(tmp_path, "fedavg", small, rounds=3)
+    engine.policies = dict.fromkeys(engine.sites, Policy(max_rounds=3))
+    engine.run()
+    assert not warnings(engine)
+    engine = Loopback(tmp_path / "fewer", "fedavg", small, rounds=3)
+    engine.policies = {"west": Policy(max_rounds=2)}
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run(min_sites=1)
+    (warning,) = warnings(engine)[-1:]
+    assert "allows 2 rounds" in warning
+    again = next(m for site, m in asked if site == "west" and m.says.get("round") == 1)
+    renamed = Message("visit", again.says | {"keep_candidate": True}, again.tensors)
+    assert "allows 2 rounds" in engine.desk("west").answer(renamed).says["reason"]
+    assert (
+        engine.desk("west").answer(Message("visit", again.says | {"round": -5}, again.tensors)).kind
+        == "refused"
+    )
+
+
+def test_refusals_are_in_the_record_too(engine, monkeypatch):
+    refused = engine.desk("west").answer(Message("nothing known"))
+    assert refused.kind == "refused"
+    assert "refused" in read_record(engine.folder / "west")["kind"].tolist()
+
+    def full(*given):
+        raise OSError("the disk is full of secrets")
+
+    monkeypatch.setattr("counterpoint.remote.desk.record", full)
+    refused = engine.desk("west").answer(Message("hello"))
+    assert refused.says["reason"] == "the site can't write its record, so nothing leaves"
+
+
+def test_a_run_goes_on_only_with_the_data_and_classes_that_it_began_with(engine):
+    engine.run()
+    engine.desks.clear()
+    data = engine.sites["west"]
+    desk = engine.desk("west")
+    desk.bring = lambda plan: (data, "another fingerprint")
+    assert (
+        desk.answer(Message("hello")).says["reason"] == "the site's data can't be used as they are"
+    )
+    other = replace(engine.plan, classes=engine.plan.classes[::-1])
+    assert other.fingerprint != engine.plan.fingerprint
+    with pytest.raises(StateError, match="other settings"):
+        conduct_afar(other, engine.folder / "server", engine.send, 2, print)
+
+
+def test_a_damaged_register_is_begun_anew(engine):
+    register = engine.folder / "west" / "run" / "state" / "register.json"
+
+    def damage(site, message, reply):
+        if (site, message.says.get("round")) == ("west", 3):
+            register.write_text("{")
+        return reply
+
+    engine.change = damage
+    result = engine.run()
+    assert any("is damaged and is begun anew" in warning for warning in warnings(engine))
+    assert sorted(result.results["test"]) == sorted(engine.sites)

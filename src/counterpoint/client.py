@@ -79,6 +79,8 @@ class Visit:
     state: Payload = field(default_factory=dict)
     candidate: Payload = field(default_factory=dict)
     """The predicting model just after the merge."""
+    common: bool = False
+    """Whether there is nothing in it but the mean, and the weights that all sites start from."""
     weight: float = 1.0
     gradients: int = 0
     """Images that a gradient was computed for."""
@@ -146,6 +148,7 @@ class Client:
                 visit.rows.append(merged | row)
                 yield visit.rows[-1]
             visit.candidate = self.predictor()
+            visit.common = self.is_common(visit.candidate, mean or {})
             last = round > self.schedule.rounds
             epochs = self.schedule.finetune_epochs if last else self.schedule.local_epochs
             if epochs:
@@ -155,7 +158,7 @@ class Client:
                     yield row
                 visit.gradients = training.gradients
                 if last:
-                    visit.candidate = self.predictor()
+                    visit.candidate, visit.common = self.predictor(), False
                 else:
                     visit.payload = self.protected(self.share(round, training), round, mean or {})
                     visit.weight = self.weight(training)
@@ -189,6 +192,16 @@ class Client:
     def predictor(self) -> Payload:
         """The predicting model's state, on the CPU."""
         return _copied(self.models[self.method.local.predicts].state_dict())
+
+    def is_common(self, model: Payload, mean: Payload) -> bool:
+        """Whether every site that has the mean has this very model: nothing in it is the site's."""
+        brought = {f"network.{name.removeprefix(STATISTICS)}": t for name, t in mean.items()}
+        known = self._initial | mean | brought
+        return all(
+            torch.equal(tensor, known[name].cpu().to(tensor.dtype))
+            for name, tensor in model.items()
+            if tensor.is_floating_point()
+        )
 
     def merge(self, mean: Payload, round: int) -> None:
         """Take the mean of ``round`` back in."""

@@ -308,21 +308,26 @@ def describe(payload: Payload, round: int, site: str, direction: str) -> list[Ro
     ]
 
 
-def mean_scores(rows: list[Row], settings: Settings, task: Task, round: int) -> tuple[float, float]:
-    """Means over the sites of validation score and loss of the models of ``round``.
-
-    They are scored just after the merge, or after the last epoch of fine-tuning. A score that no
-    site has (no foreground, and none found) counts as 0: then the loss chooses.
-    """
+def deciding(rows: list[Row], settings: Settings, round: int) -> list[Row]:
+    """Of rows of scores, those by which the models of ``round`` are chosen."""
     epochs = settings.method.schedule.finetune_epochs
     moment = ("finetuned", epochs) if epochs else ("merged", 0)
-    chosen = [
+    return [
         row
         for row in rows
         if row["round"] == round
         and (row["moment"], row["epoch"]) == moment
         and row["model"] == settings.method.local.predicts
     ]
+
+
+def mean_scores(rows: list[Row], settings: Settings, task: Task, round: int) -> tuple[float, float]:
+    """Means over the sites of validation score and loss of the models of ``round``.
+
+    They are scored just after the merge, or after the last epoch of fine-tuning. A score that no
+    site has (no foreground, and none found) counts as 0: then the loss chooses.
+    """
+    chosen = deciding(rows, settings, round)
     values = np.array([[float(str(row[n])) for n in (task.score, "loss")] for row in chosen])
     defined = values[~np.isnan(values[:, 0]), 0]
     return float(defined.mean()) if len(defined) else 0.0, float(values[:, 1].mean())

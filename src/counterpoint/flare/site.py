@@ -11,6 +11,7 @@ from nvflare.apis.signal import Signal
 from counterpoint.crew import Event
 from counterpoint.errors import CounterpointError, SettingsError
 from counterpoint.flare.job import read_plans
+from counterpoint.flare.startup_kit import read_kit
 from counterpoint.flare.talk import from_shareable, to_shareable
 from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.site_file import read_site_file, settings_file
@@ -60,6 +61,7 @@ class Site(Executor):  # type: ignore[misc]
                 device=own.device,
                 key=own.key,
                 report=lambda event: self.tell(fl_ctx, event),
+                server=server_of(Path(workspace.get_site_config_dir()).parent),
             )
         return self.desks[run]
 
@@ -71,3 +73,12 @@ class Site(Executor):  # type: ignore[misc]
             self.logger.warning(str(event["warning"]))
         else:
             self.logger.info(str(event))
+
+
+def server_of(kit: Path) -> str:
+    """Name and port of the server that a kit is for; a word on the simulator, which has none."""
+    try:
+        found = read_kit(kit)
+    except SettingsError:
+        return "server"
+    return f"{found.host}:{found.port}"

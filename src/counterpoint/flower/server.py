@@ -94,9 +94,12 @@ class Line:
         missing = self.plan.sites.keys() - set(self.names.values())
         unknown = [node for node in online if node not in self.names] if missing else []
         for node, reply in self.ask(dict.fromkeys(unknown, Message("who")), PATIENCE).items():
-            if reply.kind == "who":
-                self.names[node] = str(reply.says.get("client"))
+            said = str(reply.says.get("client"))
+            if reply.kind == "who" and said in missing:  # never in the place of another
+                self.names[node] = said
+                missing -= {said}
         node_of = {client: node for node, client in self.names.items()}
+        node_of |= {name: node for node, name in online.items() if name}
         return {
             site: node_of[client] for client, site in self.plan.sites.items() if client in node_of
         }

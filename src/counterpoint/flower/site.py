@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def serve(folder: Path, arguments: Sequence[str]) -> int:
     Raises:
         SettingsError: if the folder has no settings file that can be read.
     """
-    site = Site(*own_settings(folder))
+    site = Site(*own_settings(folder), server=server_in(arguments))
     with tempfile.TemporaryDirectory(prefix="counterpoint-") as place:  # of this user alone
         socket = str(Path(place) / "site")
         with site.listening(socket):
@@ -70,10 +71,12 @@ class Site:
     Attributes:
         client: its name among the clients of a plan.
         own: its own settings.
+        server: how its record calls the server.
     """
 
     client: str
     own: SiteFile
+    server: str = "server"
     plan: str = ""
     desk: Desk | None = None
 
@@ -134,7 +137,18 @@ class Site:
             device=self.own.device,
             key=self.own.key,
             report=tell,
+            server=self.server,
         )
+
+
+def server_in(arguments: Sequence[str]) -> str:
+    """The address of the server among the words for `flower-supernode`.
+
+    >>> server_in(["--superlink", "fl.example.org:8443"]), server_in([])
+    ('fl.example.org:8443', 'server')
+    """
+    given = dict(pairwise(arguments))
+    return given.get("--superlink", "server")
 
 
 def read_plan(text: str, imports: tuple[str, ...]) -> Plan:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -17,18 +17,25 @@ from counterpoint.encryption import head_of
 from counterpoint.encryption.total import read
 from counterpoint.errors import EncryptionError, PayloadError, StateError
 from counterpoint.exam import Tested
-from counterpoint.federation import Play, conduct
+from counterpoint.federation import Play, conduct, deciding
 from counterpoint.folder import LOSSES, SCORES, Kept, Notebook, RunFolder
 from counterpoint.payload import Payload, check
 from counterpoint.remote.desk import digest, maybe_kept, order_messages, read_kept
 from counterpoint.remote.message import Message
 from counterpoint.remote.plan import Plan
 from counterpoint.results import Result, write_model
+from counterpoint.tasks import Task
 
 Send = Callable[[Mapping[str, Message]], Mapping[str, Message]]
 """Brings every site its message, and gives the answers that came within the time there is."""
 
 Signature = tuple[tuple[str, tuple[int, ...], str], ...]
+
+MALFORMED = (PayloadError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
+"""What reading an answer can raise that is not as it should be, in ways that nobody thought of."""
+TESTED = {"round": 0, "epoch": 0, "moment": "merged"}
+"""What the server itself says of a test."""
+MOMENTS = {"start", "merged", "epoch", "finetuned"}
 
 
 class ServerFolder(RunFolder):
@@ -57,8 +64,8 @@ class Afar:
     send: Send
     min_sites: int
     report: Report
-    models: dict[str, str] = field(default_factory=dict)
-    """For each site that was tested, the digest of its chosen model."""
+    models: dict[str, str | None] = field(default_factory=dict)
+    """For each site that was tested, the digest of its chosen model; None if it is its own."""
 
     def hello(self) -> dict[str, tuple[int, str]]:
         """Ask all sites whether they are there and their data fit.
@@ -69,10 +76,15 @@ class Afar:
         replies = self.ask({site: Message("hello") for site in sites}, "at the start")
         if self.plan.settings.encrypt:
             require_one_key({site: str(reply.says.get("key")) for site, reply in replies.items()})
-        return {
-            site: (int(reply.says.get("images", 0)), str(reply.says.get("data")))
-            for site, reply in replies.items()
-        }
+        found = {}
+        for site, reply in replies.items():
+            images, data = reply.says.get("images"), reply.says.get("data")
+            if isinstance(images, int) and images >= 0 and isinstance(data, str):
+                found[site] = (images, data[:64])
+            else:
+                self.leave_out(site, "at the start", "it does not say how many images it has")
+        self.require(len(found), "at the start")
+        return found
 
     def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
         """Have sites work a round; answers that are not as they should be are left out."""
@@ -85,12 +97,18 @@ class Afar:
             if order.site not in replies:
                 continue
             try:
-                answer = read_answer(replies[order.site], order, self.columns, usual)
+                answer = read_answer(replies[order.site], order, self.plan.task, usual)
+                if order.keep_candidate and not deciding(
+                    answer.visit.rows, self.plan.settings, order.round - 1
+                ):
+                    raise PayloadError("it did not score its model")
                 if self.plan.settings.encrypt:
                     read(answer.visit.payload, order.site, answer.visit.weight)
                 answers.append(answer)
-            except PayloadError as error:
-                self.leave_out(order.site, when, str(error))
+            except MALFORMED as error:
+                known = isinstance(error, PayloadError)
+                why = str(error) if known else "its answer can't be read"
+                self.leave_out(order.site, when, why)
         self.require(len(answers), when, min(self.min_sites, len(orders)))
         for answer in answers:
             for row in answer.visit.rows:
@@ -108,23 +126,24 @@ class Afar:
                 continue
             says = replies[site].says
             row: Any = says.get("row")
-            intervals = says.get("intervals")
-            if not good_row(row, site, self.columns) or not isinstance(intervals, dict):
+            intervals: Any = says.get("intervals")
+            whole = {**TESTED, **row} if isinstance(row, dict) else row
+            if not good_row(whole, site, self.plan.task) or not good_intervals(intervals):
                 self.leave_out(site, "the test", "its scores are not as they should be")
                 continue
-            self.models[site] = str(says.get("model"))
+            self.models[site] = says.get("model") if isinstance(says.get("model"), str) else None
             yield [(row, [], intervals)]
 
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
         """Write the model that all sites have, where they have one; their own stay with them."""
         digests = set(self.models.values())
-        if len(digests) != 1 or self.models.keys() != chosen.keys():
+        if len(digests) != 1 or None in digests or self.models.keys() != chosen.keys():
             return False
         if self.plan.settings.encrypt:
             return True  # and it stays with them
         (known,) = digests
         for site, kept in chosen.items():
-            message = Message("model", {"candidate": kept, "model": known})
+            message = Message("model", {"candidate": kept})
             reply = self.ask({site: message}, "the model", enough=0).get(site)
             if reply and digest(reply.tensors) == known:
                 plan = self.plan
@@ -139,11 +158,6 @@ class Afar:
                 )
                 break
         return True
-
-    @property
-    def columns(self) -> set[str]:
-        """What a row of scores may have."""
-        return {*SCORES, *LOSSES, *self.plan.task.metrics}
 
     def ask(
         self, messages: Mapping[str, Message], when: str, enough: int | None = None
@@ -182,7 +196,7 @@ class Afar:
         self.report({"warning": f"{when}: site '{site}' is left out: {why[:500]}"})
 
 
-def read_answer(reply: Message, order: Order, columns: set[str], usual: Signature | None) -> Answer:
+def read_answer(reply: Message, order: Order, task: Task, usual: Signature | None) -> Answer:
     """The answer in a message.
 
     Raises:
@@ -192,9 +206,9 @@ def read_answer(reply: Message, order: Order, columns: set[str], usual: Signatur
     rows, weight, gradients = says.get("rows"), says.get("weight"), says.get("gradients")
     if says.get("round") != order.round or says.get("site") != site:
         raise PayloadError("its answer is to another order")
-    if not isinstance(rows, list) or not all(good_row(row, site, columns) for row in rows):
+    if not isinstance(rows, list) or not all(good_row(row, site, task) for row in rows):
         raise PayloadError("its scores are not as they should be")
-    if not isinstance(weight, int | float) or not math.isfinite(weight) or weight <= 0:
+    if not is_number(weight) or not 0 < weight < math.inf:
         raise PayloadError("its weight is not a positive number")
     if not isinstance(gradients, int) or gradients < 0:
         raise PayloadError("its count of images is not a whole number")
@@ -204,12 +218,12 @@ def read_answer(reply: Message, order: Order, columns: set[str], usual: Signatur
         raise PayloadError(
             f"it sent other names, shapes or types than most sites; first difference: {odd[0][:2]}"
         )
-    candidate = maybe_kept(says.get("candidate"))
+    candidate = maybe_kept(says.get("candidate"), "candidate")
     if order.keep_candidate and candidate is None:
         raise PayloadError("it did not keep its model")
     return Answer(
         Visit(site, rows, reply.tensors, weight=float(weight), gradients=gradients),
-        state=read_kept(says.get("state")),
+        state=read_kept(says.get("state"), "state"),
         candidate=candidate,
     )
 
@@ -234,14 +248,46 @@ give all of them the same, over a safe way
         )
 
 
-def good_row(row: Any, site: str, columns: set[str]) -> bool:
-    """Whether a row of scores is the site's own, with nothing in it but known columns."""
+def good_row(row: Any, site: str, task: Task) -> bool:
+    """Whether a row of scores is the site's own, complete, and of numbers where they should be.
+
+    A metric can be NaN, where a part of the images has nothing to score; a loss can't.
+    """
+    if not isinstance(row, dict) or row.get("site") != site:
+        return False
+    numbers, words = {*task.metrics, *LOSSES}, {*SCORES} - {"round", "epoch"}
     return (
-        isinstance(row, dict)
-        and row.get("site") == site
-        and row.keys() <= columns
-        and all(isinstance(value, str | int | float) for value in row.values())
+        row.keys() <= {*SCORES, *numbers}
+        and row.keys() >= {"round", "epoch", "moment", "model", "split", task.score, "loss"}
+        and all(type(row[name]) is int for name in ("round", "epoch"))
+        and all(isinstance(row[name], str) and len(row[name]) < 256 for name in words & row.keys())
+        and row["moment"] in MOMENTS
+        and all(is_number(row[name]) or row[name] == "" for name in numbers & row.keys())
+        and is_number(row[task.score])
+        and is_number(row["loss"])
+        and math.isfinite(row["loss"])
     )
+
+
+def good_intervals(intervals: Any) -> bool:
+    """Whether these are intervals: by the name of a score, two numbers, or None for what is NaN."""
+    return isinstance(intervals, dict) and all(
+        isinstance(ends, list)
+        and len(ends) == 2
+        and all(end is None or is_number(end) for end in ends)
+        for ends in intervals.values()
+    )
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether this is a number that a float can hold, NaN among them.
+
+    >>> is_number(0.5), is_number("0.5"), is_number(True), is_number(10**400)
+    (True, False, False, False)
+    """
+    if type(value) is int:
+        return abs(value) < 2**63
+    return type(value) is float and not math.isinf(value)
 
 
 def signature(payload: Payload) -> Signature:
@@ -276,12 +322,13 @@ def conduct_afar(plan: Plan, path: Path, send: Send, min_sites: int, report: Rep
     facts = dict(plan.facts)
     if (path / "settings.yaml").exists():
         folder = ServerFolder.open(path)
-        if folder.facts().get("settings") != plan.fingerprint:
+        if folder.facts().get("plan") != plan.fingerprint:
             raise StateError(f"{path} holds a run with other settings; give this run another name")
         if folder.finished:
             return Result(path)
     else:
-        folder = ServerFolder.create(path, plan.settings, plan.task.metrics, facts)
+        marked = facts | {"plan": plan.fingerprint}
+        folder = ServerFolder.create(path, plan.settings, plan.task.metrics, marked)
     afar = Afar(plan, folder, send, min_sites, report)
     with folder.lock():
         found = afar.hello()

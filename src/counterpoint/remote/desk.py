@@ -40,7 +40,13 @@ from counterpoint.remote.plan import Plan
 from counterpoint.remote.policy import Policy, PolicyError
 from counterpoint.results import write_model
 
-OWN_FILE = re.compile(r"(site-\d{4}-\d{5}-(state|candidate)|mean-\d{5})\.safetensors")
+OWN_FILES = {
+    "state": re.compile(r"site-\d{4}-\d{5}-state\.safetensors"),
+    "candidate": re.compile(r"site-\d{4}-\d{5}-candidate\.safetensors"),
+    "mean": re.compile(r"mean-\d{5}\.safetensors"),
+}
+"""Names of files that a message can speak of, each only as what it is."""
+NO_RECORD = "the site can't write its record, so nothing leaves"
 
 WHAT_LEAVES: dict[type[Exception], str] = {
     StateError: "a file that the site keeps is damaged or missing, or can't be written",
@@ -98,8 +104,20 @@ class Desk:
 
     @cached_property
     def data(self) -> tuple[ClientData, str]:
-        """The site's decoded data, and their fingerprint."""
+        """The site's decoded data, and their fingerprint.
+
+        Raises:
+            DataError: if they are not those that the run began with.
+        """
         found, fingerprint = self.bring(self.plan)
+        mark = self.folder.path / "data.sha256"
+        if not mark.exists():
+            write_text(mark, fingerprint)
+        if mark.read_text() != fingerprint:
+            raise DataError(
+                f"the data, or how they are split, are not those that the run '{self.plan.name}' "
+                f"began with: bring those back, or give the run another name; {mark} has their mark"
+            )
         return ClientData(self.site, (found,)), fingerprint
 
     @cached_property
@@ -126,7 +144,8 @@ class Desk:
 
     def answer(self, message: Message) -> Message:
         """Answer a message: with what is asked, or with a refusal that says why."""
-        round = int(message.says.get("round", 0))
+        told = message.says.get("round", 0)
+        round = told if isinstance(told, int) else 0
         answers = {
             "hello": self.hello,
             "visit": self.visit,
@@ -134,10 +153,10 @@ class Desk:
             "model": self.model,
         }
         try:
-            if message.kind not in answers:
-                raise PayloadError(f"there is no answer to a message of kind '{message.kind}'")
             with filelock.FileLock(self.folder.state / "lock", timeout=0):
                 self.note(message, round, "down")
+                if message.kind not in answers:
+                    raise PayloadError(f"there is no answer to a message of kind '{message.kind}'")
                 reply = self.once(message) or answers[message.kind](message)
                 self.policy.check(reply)
                 self.note(reply, round, "up")
@@ -145,8 +164,18 @@ class Desk:
             self.report({"warning": f"{message.kind} refused: {type(error).__name__}: {error}"})
             if not isinstance(error, CounterpointError | filelock.Timeout | OSError):
                 self.report({"error": error})
-            return Message("refused", {"round": round, "reason": in_words(error)})
+            return self.refusal(round, in_words(error))
         return reply
+
+    def refusal(self, round: int, reason: str) -> Message:
+        """A refusal, in the record like all that leaves; if it can't be there, one sentence."""
+        refused = Message("refused", {"round": round, "reason": reason})
+        try:
+            self.note(refused, round, "up")
+        except (CounterpointError, OSError) as error:
+            self.report({"warning": f"the record can't be written: {error}"})
+            return Message("refused", {"round": round, "reason": NO_RECORD})
+        return refused
 
     def hello(self, message: Message) -> Message:
         """Say that the site is there, and that its data fit."""
@@ -159,7 +188,12 @@ class Desk:
         order = read_order(message)
         if order.site != self.site:
             raise PayloadError(f"this is an order for site '{order.site}'")
-        self.policy.check_round(order.round)
+        rounds = self.plan.settings.method.schedule.rounds
+        if not 1 <= order.round <= rounds + 1:
+            raise PayloadError(f"the run has no round {order.round}")
+        trains = order.round <= rounds
+        worked = int(self.register.get("worked", 0))
+        self.policy.check_round(worked + trains)
         self.take_mean(order, message)
         order = self.with_whole_state(order)
         job = Job(order, self.data[0], self.folder.state, self.lock)
@@ -179,12 +213,12 @@ class Desk:
             visit.payload,
         )
         self.policy.check(reply)
-        self.remember(order, answer)
+        self.remember(order, answer, worked + trains)
         return self.keep_answer(message, reply)
 
     def test(self, message: Message) -> Message:
         """Score the test images with the chosen model, and leave model and cases at the site."""
-        kept, place = read_kept(message.says["candidate"]), self.folder.state
+        kept, place = read_kept(message.says["candidate"], "candidate"), self.folder.state
         model = kept.read(place)
         exam = Exam(self.data[0], (place / kept.file,), self.plan.settings.seed)
         ((row, cases, intervals),) = score_test(self.client, exam, self.report)
@@ -193,20 +227,25 @@ class Desk:
         write_model(
             self.folder.path, plan.settings, plan.task, plan.shape, plan.form, of, model, self.site
         )
-        says = {"row": row, "intervals": intervals, "model": digest(model)}
-        return Message("test", says)
+        mark = digest(model) if self.is_common(kept) else None
+        return Message("test", {"row": row, "intervals": intervals, "model": mark})
+
+    def is_common(self, kept: Kept) -> bool:
+        """Whether a candidate has nothing of the site's own in it."""
+        return list(kept) in self.register.get("common", [])
 
     def model(self, message: Message) -> Message:
-        """Give the chosen model, if it is the one that the server knows all sites to have.
+        """Give the chosen model, if nothing is in it but what all sites have.
 
-        Never where the run encrypts: the model is made of a mean, which the server should not see.
+        The site looks for itself: the server's word would not do. Never where the run encrypts:
+        the model is made of a mean, which the server should not see.
         """
         if self.plan.settings.encrypt:
             raise PolicyError("the run encrypts what leaves; no model does")
-        model = read_kept(message.says["candidate"]).read(self.folder.state)
-        if digest(model) != message.says["model"]:
+        kept = read_kept(message.says["candidate"], "candidate")
+        if not self.is_common(kept):
             raise PolicyError("this model is the site's own; it does not leave")
-        return Message("model", {}, model)
+        return Message("model", {}, kept.read(self.folder.state))
 
     def take_mean(self, order: Order, message: Message) -> None:
         """Put the mean of an order on the site's disk: what is new in it over what it had."""
@@ -232,36 +271,57 @@ class Desk:
         """The order with the newest state that is whole, where the one that it names is not."""
         if order.state is None:
             return order
-        for kept in (order.state, *reversed(self.known("states"))):
+        for kept in dict.fromkeys((order.state, *reversed(self.known("states")))):
             file = self.folder.state / kept.file
             if is_whole(file, kept.sha256):
                 return replace(order, state=kept)
             self.report({"warning": f"{file} is missing or damaged; the state before it is used"})
         raise StateError(f"no state of site '{self.site}' is whole in {self.folder.state}")
 
+    @property
+    def register(self) -> dict[str, Any]:
+        """The site's own note of its newest files; empty where there is none that can be read."""
+        file = self.folder.state / "register.json"
+        try:
+            return dict(json.loads(file.read_text()))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError) as error:
+            self.report({"warning": f"{file} is damaged and is begun anew: {error}"})
+            return {}
+
     def known(self, what: str) -> list[Kept]:
         """The newest files of a kind, the newest last."""
-        try:
-            register = json.loads((self.folder.state / "register.json").read_text())
-            return [Kept(*kept) for kept in register[what]]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StateError(f"{self.folder.state / 'register.json'} is damaged") from error
+        return [Kept(*kept) for kept in self.register.get(what, [])]
 
-    def remember(self, order: Order, answer: Answer) -> None:
+    def remember(self, order: Order, answer: Answer, worked: int) -> None:
         """Note the files that may be needed again, and remove all others.
 
         Of states, the one that the visit began with: should its answer not be taken, it is named
         in the next order, however many rounds that happens to. Of all else, the two newest.
+
+        Args:
+            order: of the visit.
+            answer: to it.
+            worked: rounds that the site has trained in by now, whatever the server calls them.
         """
         newest = {"means": order.mean, "candidates": answer.candidate, "chosen": order.chosen}
-        register = {"states": [one for one in (order.state, answer.state) if one]}
+        register: dict[str, Any] = {
+            "states": [one for one in (order.state, answer.state) if one],
+            "worked": worked,
+        }
         for what, one in newest.items():
             before = [other for other in self.known(what) if one is None or other.file != one.file]
             register[what] = [*before, *([one] if one else [])][-2:]
+        common = [tuple(one) for one in self.register.get("common", [])]
+        if answer.candidate and answer.visit.common:
+            common.append(answer.candidate)
+        register["common"] = [
+            one for one in (*register["candidates"], *register["chosen"]) if one in common
+        ]
         write_text(self.folder.state / "register.json", json.dumps(register))
-        needed = {one.file for two in register.values() for one in two}
+        kinds = ("states", *newest)
+        needed = {one.file for kind in kinds for one in register[kind]}
         for file in self.folder.state.glob("*.safetensors"):
             if file.name not in needed:
                 file.unlink(missing_ok=True)
@@ -353,32 +413,36 @@ def read_order(message: Message) -> Order:
             site=str(says["site"]),
             number=int(says["number"]),
             round=int(says["round"]),
-            state=maybe_kept(says["state"]),
-            mean=maybe_kept(says["mean"]),
+            state=maybe_kept(says["state"], "state"),
+            mean=maybe_kept(says["mean"], "mean"),
             news=tuple(message.tensors),
             keep_candidate=bool(says["keep_candidate"]),
-            chosen=maybe_kept(says["chosen"]),
+            chosen=maybe_kept(says["chosen"], "candidate"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PayloadError("this is no order") from error
 
 
-def maybe_kept(value: Any) -> Kept | None:
+def maybe_kept(value: Any, kind: str) -> Kept | None:
     """A file by name and checksum, or None."""
-    return None if value is None else read_kept(value)
+    return None if value is None else read_kept(value, kind)
 
 
-def read_kept(value: Any) -> Kept:
+def read_kept(value: Any, kind: str) -> Kept:
     """A file by name and checksum, as it came; only a run's own files can be named.
 
-    >>> read_kept(["../../etc/passwd", ""])
+    Args:
+        value: as it came.
+        kind: state, candidate or mean.
+
+    >>> read_kept(["../../etc/passwd", ""], "mean")
     Traceback (most recent call last):
-    counterpoint.errors.PayloadError: a message names a file that is not a run's
+    counterpoint.errors.PayloadError: a message names a file that is no mean of a run
     """
     try:
         file, sha256 = (str(part) for part in value)
     except (TypeError, ValueError) as error:
         raise PayloadError("a message should name a file and its checksum") from error
-    if not OWN_FILE.fullmatch(file):
-        raise PayloadError("a message names a file that is not a run's")
+    if not OWN_FILES[kind].fullmatch(file):
+        raise PayloadError(f"a message names a file that is no {kind} of a run")
     return Kept(file, sha256)

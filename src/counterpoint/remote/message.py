@@ -75,7 +75,7 @@ class Message:
             raise PayloadError("this is no message of Counterpoint")
         try:
             head = json.loads(text)
-            kind, says, names = str(head["kind"]), dict(head["says"]), list(head["names"])
+            kind, says, names = str(head["kind"]), dict(head["says"]), [*map(str, head["names"])]
             sha256 = head["sha256"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise PayloadError("this is no message of Counterpoint") from error

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torch import nn
+
 from counterpoint.data.site import Form
 from counterpoint.encryption import FEWEST
 from counterpoint.errors import SettingsError
@@ -12,8 +14,8 @@ from counterpoint.federation import sites_a_round
 from counterpoint.first import new_predictor
 from counterpoint.folder import fingerprint
 from counterpoint.methods import Method, methods
-from counterpoint.models import MODELS
-from counterpoint.settings import Settings, as_dict, from_dict, make_settings
+from counterpoint.models import MODELS, find_model
+from counterpoint.settings import Settings, as_dict, flatten, from_dict, make_settings
 from counterpoint.tasks import Task, make_task
 
 COMES_WITH_MONAI = "monai.networks.nets"
@@ -53,8 +55,11 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the settings: who has another one has another run."""
-        return fingerprint(as_dict(self.settings))
+        """SHA-256 (hex) of settings, classes and form: who has another one has another run."""
+        return fingerprint(
+            {"settings": fingerprint(as_dict(self.settings))}
+            | {"classes": self.classes, "form": asdict(self.form), "sites": dict(self.sites)}
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain nested values."""
@@ -99,18 +104,20 @@ class Plan:
         """
         try:
             settings = values["settings"]
-            for name, known in (
-                (settings["method"], set(methods())),
-                (settings["schedule"]["model"], set(MODELS)),
-            ):
-                if method is None:
-                    _require_allowed(str(name), known, imports)
+            if method is None:  # its module is imported by what follows
+                _require_allowed(str(settings["method"]), set(methods()), imports)
+            chosen = from_dict(settings, method)
+            odd = dict(flatten(settings)).keys() - dict(flatten(as_dict(chosen))).keys()
+            if odd:
+                raise SettingsError(f"the plan of a run has no '{sorted(odd)[0]}'")
+            if method is None:
+                _require_network(chosen.method.schedule.model, imports)
             form = dict(values["form"])
             window = form.pop("window")
             form["window"] = None if window is None else (float(window[0]), float(window[1]))
             return cls(
                 name=_plain(str(values["name"])),
-                settings=from_dict(settings, method),
+                settings=chosen,
                 classes=tuple(str(name) for name in values["classes"]),
                 form=Form(**form),
                 sites={_plain(str(c)): str(site) for c, site in values["sites"].items()},
@@ -167,9 +174,18 @@ def plan_without_data(
     return plan
 
 
+def _require_network(name: str, imports: tuple[str, ...]) -> None:
+    module, _, attribute = name.partition(":")
+    if module == COMES_WITH_MONAI:  # one of its networks, and nothing that it imports itself
+        found = find_model(name)
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            return
+        raise SettingsError(f"'{attribute}' is no network of MONAI")
+    _require_allowed(name, set(MODELS), imports)
+
+
 def _require_allowed(name: str, known: set[str], imports: tuple[str, ...]) -> None:
-    source = name.partition(":")[0]
-    if name in known or source == COMES_WITH_MONAI or name.startswith(imports or ("\0",)):
+    if name in known or name.startswith(imports or ("\0",)):
         return
     raise SettingsError(
         f"the run uses '{name}', which does not come with Counterpoint; where you trust it and "

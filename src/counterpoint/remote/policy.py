@@ -20,9 +20,10 @@ class Policy:
     Attributes:
         forbid_names: patterns (``*`` stands for anything) of tensors that never leave.
         max_bytes: most bytes of tensors in one message; None for no limit.
-        max_rounds: most rounds of one run; None for no limit.
-        share_model: whether the chosen model may leave once it is known that all sites have the
-            same one. A model that is the site's alone never leaves.
+        max_rounds: most rounds of one run that the site trains in, as it counts them itself; None
+            for no limit.
+        share_model: whether the chosen model may leave where nothing is in it but the mean and the
+            weights that all start from. A model that has anything of the site's own never leaves.
         encrypted: whether what leaves must be encrypted; otherwise a run decides that.
 
     >>> import torch
@@ -58,7 +59,7 @@ class Policy:
         if message.kind == "model" and not self.share_model:
             raise PolicyError("the site's policy does not let a model leave")
 
-    def check_round(self, round: int) -> None:
-        """Refuse to train more rounds than the policy has."""
-        if self.max_rounds is not None and round > self.max_rounds:
+    def check_round(self, rounds: int) -> None:
+        """Refuse to train in more rounds than the policy has."""
+        if self.max_rounds is not None and rounds > self.max_rounds:
             raise PolicyError(f"the site's policy allows {self.max_rounds} rounds of a run")

@@ -90,9 +90,10 @@ def rehearse(
         if workspace is None:
             workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
         facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
+        facts["plan"] = plan.fingerprint
         RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
         engine(Rehearsal(plan, federation, sites, out, workspace))
-        gather_from_sites(workspace, plan, out)
+        gather_from_sites(workspace, plan, out, report)
     result = Result(out)
     draw_figures(result)
     return result
@@ -174,8 +175,12 @@ def end_session(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def gather_from_sites(workspace: Path, plan: Plan, out: Path) -> None:
+def gather_from_sites(
+    workspace: Path, plan: Plan, out: Path, report: Report = lambda event: None
+) -> None:
     """Bring into the run's folder what the sites keep: their models, and the test cases.
+
+    A site that was left out of the test has neither; that is told.
 
     Raises:
         StateError: if the run has no results.
@@ -185,6 +190,9 @@ def gather_from_sites(workspace: Path, plan: Plan, out: Path) -> None:
     table = b""
     for client in plan.sites:
         place = workspace / "sites" / client / plan.name
+        if not (place / "test_cases.csv").exists():
+            report({"warning": f"site '{plan.sites[client]}' was not tested and has no model"})
+            continue
         cases = (place / "test_cases.csv").read_bytes()
         table += cases if not table else cases.partition(b"\n")[2]
         shutil.copytree(place / "models", out / "models", dirs_exist_ok=True)

@@ -105,7 +105,11 @@ def read_site_file(path: Path) -> SiteFile:
         # what is not said in full is told from the kit's folder, in whose `local` this file is
         place = path.absolute().parent.parent
         key = None if own.key is None else place / own.key
-        return replace(own, storage=place / own.storage, key=key)
+        data, root = (
+            str(place / one) if one and (place / one).exists() else one
+            for one in (own.data, own.root)
+        )
+        return replace(own, storage=place / own.storage, key=key, data=data, root=root)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} can't be read: {error}") from error
     except (ValidationError, TypeError) as error:
