@@ -105,6 +105,21 @@ def test_retrogress_shows_the_fall_at_a_merge_and_the_spread_over_seeds(tmp_path
     assert set(line["runs"]) == {2}
 
 
+def test_of_many_sites_retrogress_draws_the_mean_and_the_middle(tmp_path: Path) -> None:
+    made(tmp_path)
+    table = retrogress.numbers(gather([tmp_path]))
+    one = table[table["site"] == "A"]
+    many = pd.concat(one.assign(site=f"s{n}", mean=n / 100) for n in range(21))
+    figure = retrogress.draw(many)
+    words = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+    assert words == ["mean of 21 sites; band: the middle 80 %", "just after a merge"]
+    (line,) = [x for x in figure.axes[0].lines if len(x.get_xdata()) == len(one)]
+    np.testing.assert_allclose(line.get_ydata(), 10)  # percent
+    (band,) = figure.axes[0].collections
+    low, high = (f(band.get_paths()[0].vertices[:, 1]) for f in (np.min, np.max))
+    np.testing.assert_allclose([low, high], [2, 18])
+
+
 @pytest.mark.parametrize(
     ("against", "cost"),
     [("rounds", [0, 1, 2]), ("gradients", [0, 2000, 4000]), ("bytes", [0, 40, 80])],
