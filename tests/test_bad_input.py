@@ -1,5 +1,6 @@
 """Wrong usage, bad data and training that fails: a sentence that names the cause, an exit code."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -134,7 +135,8 @@ def test_model_options_reach_the_model(clean, tmp_path, train):
 
 def test_an_unknown_option_and_an_unknown_command(tmp_path):
     code, _, errors = call("run", "prrfl", "phantom", "--out", tmp_path / "run", "--roundz", "3")
-    assert (code, "No such option: --roundz" in errors, "--rounds" in errors) == (2, True, True)
+    told = re.search(r"No such option:? '?--roundz'?", errors)  # by the version of click
+    assert (code, bool(told), "--rounds" in errors.replace("--roundz", "")) == (2, True, True)
     code, _, errors = call("rum", "prrfl", "phantom")
     assert (code, "No such command 'rum'" in errors) == (2, True)
     refused(call("methods", "prfl"), tmp_path, f"{MEANT} 'prrfl'")
