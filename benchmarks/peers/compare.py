@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, table, write
 
+HEAD = ["work", "simulator", "s of the simulation", "s of the process", "peak MB", "last loss"]
 SIMULATORS = ("counterpoint", "flower", "fluke", "pfl", "blazefl")
 APART = 0.1
 """Most that last losses may differ by; all begin at about 1.1. Orders of images are drawn."""
@@ -90,12 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", required=True, help="Python of the peers' environment")
     parser.add_argument("--quick", action="store_true", help="one turn of small works")
+    parser.add_argument("--turns", type=int, default=3, help="how often each simulator runs (3)")
     parser.add_argument("--only", nargs="*", default=SIMULATORS, help="some of the simulators")
     chosen = parser.parse_args()
     rows: list[list[Any]] = []
     for work in ("silo, quick", "many, quick") if chosen.quick else ("silo", "many"):
         found: dict[str, list[dict[str, float | str]]] = {name: [] for name in chosen.only}
-        for _ in range(1 if chosen.quick else 3):
+        for _ in range(1 if chosen.quick else chosen.turns):
             for simulator in chosen.only:
                 python = sys.executable if simulator == "counterpoint" else chosen.python
                 found[simulator].append(once(python, simulator, work))
@@ -106,9 +108,7 @@ def main() -> None:
                 for name in ("seconds", "whole", "peak", "loss")
             ]
             rows.append([work, str(runs[0]["version"]), *medians])
-    head = ["work", "simulator", "s of the simulation", "s of the process", "peak MB", "last loss"]
-    write("peers", "Other simulators on the same work", table(head, rows))
-    for work in {row[0] for row in rows}:
+        write("peers", "Other simulators on the same work", table(HEAD, rows))
         require_same_end(work, [row[-1] for row in rows if row[0] == work])
 
 
