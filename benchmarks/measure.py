@@ -92,7 +92,8 @@ def write(name: str, title: str, text: str) -> None:
     """Write ``results/name.md``: what was measured, by which command, on which machine."""
     script = Path(sys.argv[0]).resolve()
     module = ".".join(script.relative_to(RESULTS.parents[1]).with_suffix("").parts)
-    command = " ".join(["python -m", module, *sys.argv[1:]])
+    words = ("PATH" if word.startswith("/") else word for word in sys.argv[1:])
+    command = " ".join(["python -m", module, *words])
     load = f"; load at the end {os.getloadavg()[0]:.1f}"
     if max(STARTED_WITH, os.getloadavg()[0]) > 1.5 * (os.cpu_count() or 1):
         load += "\n\n**Measured under load: other processes had most of the processor.**"
