@@ -20,8 +20,9 @@ from counterpoint.exam import Tested
 from counterpoint.federation import Play, conduct, deciding
 from counterpoint.folder import LOSSES, SCORES, Kept, Notebook, RunFolder
 from counterpoint.payload import Payload, check
-from counterpoint.remote.desk import digest, maybe_kept, order_messages, read_kept
+from counterpoint.remote.desk import digest
 from counterpoint.remote.message import Message
+from counterpoint.remote.order import maybe_kept, order_messages, read_kept
 from counterpoint.remote.plan import Plan
 from counterpoint.results import Result, write_model
 from counterpoint.tasks import Task
