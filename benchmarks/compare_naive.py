@@ -19,6 +19,7 @@ import pandas as pd
 
 import counterpoint
 from benchmarks.measure import arguments, table, write
+from counterpoint.allocator import HUGE_PAGES
 from counterpoint.data import decode
 
 NAIVE = """
@@ -40,6 +41,8 @@ print(time.perf_counter() - started, score)
 RUN = """
 import sys, counterpoint
 from benchmarks.bare_loop import Watch
+from counterpoint.allocator import keep_for_good
+keep_for_good()  # as the command line does
 watch = Watch()
 result = counterpoint.run(
     {method!r}, sys.argv[1], out=sys.argv[2], protocol="given", report=watch, **{options}
@@ -88,7 +91,11 @@ def process(code: str, *words: str) -> tuple[float, float, float, float]:
     before = os.times()
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != HUGE_PAGES},
     )
     wall, after = time.perf_counter() - started, os.times()
     if done.returncode:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from counterpoint.processor import settle
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -67,7 +69,7 @@ def arguments(description: str | None, *more: str) -> argparse.Namespace:
     for flag in more:
         parser.add_argument(flag, action="store_true")
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
+    settle(chosen.threads)  # as runs do
     return chosen
 
 

@@ -11,6 +11,7 @@ from counterpoint.data.batches import layout
 from counterpoint.first import first_predictor, laid_out
 from counterpoint.local.training import computing_in
 from counterpoint.predictor import Predictor
+from counterpoint.processor import settled
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
 
@@ -45,9 +46,7 @@ def choose_workers(
     batch = torch.full((min(ENOUGH, schedule.at_once(schedule.batch_size)), *shape), 0.5)
     batch = batch.contiguous(memory_format=layout(batch.dim()))
     precision: torch.dtype = getattr(torch, schedule.precision)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with settled(threads):
         _step(first, batch, precision)  # the first one sets things up
         alone = _seconds([first], batch, precision)
         passes = len(method.local.roles) * (2 if method.perturbation else 1)
@@ -56,8 +55,6 @@ def choose_workers(
             return 1
         several = [copy.deepcopy(first) for _ in range(most)]
         together = _seconds(several, batch, precision)
-    finally:
-        torch.set_num_threads(before)
     return most if steps * (alone - together / most) > START else 1
 
 

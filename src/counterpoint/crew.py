@@ -21,6 +21,7 @@ from loky.process_executor import TerminatedWorkerError
 
 from counterpoint.client import Client
 from counterpoint.errors import SettingsError, TrainingError
+from counterpoint.processor import settle, settled
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
 
@@ -100,12 +101,8 @@ def gather(
 ) -> Iterator[Crew[Any]]:
     """Make a crew of ``workers`` with ``threads`` torch threads each, and send it home after."""
     if workers == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with settled(threads):
             yield _alone(settings, task, shape, report)
-        finally:
-            torch.set_num_threads(before)
         return
     context = get_context("loky")
     events, turns = context.SimpleQueue(), context.SimpleQueue()
@@ -214,7 +211,7 @@ def _start_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     if parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    torch.set_num_threads(threads)
+    settle(threads)
     device = choose_device(settings.machine.device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", turns.get() % torch.cuda.device_count())

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from counterpoint.allocator import keep_for_good
 from counterpoint.cli import (  # noqa: F401  (their commands)
     bring,
     cache,
@@ -29,5 +30,6 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Entry point."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    keep_for_good()
     sys.path.append(os.getcwd())  # so that --model my_networks:Net is found where you are
     app()

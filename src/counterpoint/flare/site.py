@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
@@ -13,6 +12,7 @@ from counterpoint.errors import CounterpointError, SettingsError
 from counterpoint.flare.job import read_plans
 from counterpoint.flare.startup_kit import read_kit
 from counterpoint.flare.talk import from_shareable, to_shareable
+from counterpoint.processor import settle
 from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.site_file import read_site_file, settings_file
 
@@ -51,7 +51,7 @@ class Site(Executor):  # type: ignore[misc]
             if client not in plan.sites:
                 raise SettingsError(f"the run '{run}' has no client '{client}'")
             site = plan.sites[client]
-            torch.set_num_threads(own.threads or plan.settings.machine.threads or 1)
+            settle(own.threads or plan.settings.machine.threads or 1)
             self.desks[run] = Desk(
                 plan,
                 site,

@@ -12,11 +12,10 @@ from itertools import pairwise
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
-import torch
-
 from counterpoint.crew import Event
 from counterpoint.errors import CounterpointError, PayloadError, SettingsError
 from counterpoint.flower.programs import SITE, environment, program
+from counterpoint.processor import settle
 from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.site_file import SiteFile, read_site_file, settings_file
 
@@ -127,7 +126,7 @@ class Site:
         if self.client not in plan.sites:
             raise SettingsError(f"the run '{plan.name}' has no client '{self.client}'")
         name = plan.sites[self.client]
-        torch.set_num_threads(self.own.threads or plan.settings.machine.threads or 1)
+        settle(self.own.threads or plan.settings.machine.threads or 1)
         return Desk(
             plan,
             name,
