@@ -29,6 +29,7 @@ from counterpoint.data.site import Federation
 from counterpoint.first import first_predictor
 from counterpoint.layers import normalisation_parameters, running_statistics, spectral_weights
 from counterpoint.local import DeputyTransfer
+from counterpoint.processor import settled
 from counterpoint.seeds import generator
 from counterpoint.settings import Settings, make_settings
 from counterpoint.spectrum import amplitude_of, change_low_frequencies, low_frequencies
@@ -260,7 +261,8 @@ def measure(method: str, options: dict[str, Any], turns: int) -> list[object]:
         def by_hand() -> float:
             sites = bare_sites(settings, federation)
             wall, processor = time.perf_counter(), time.process_time()
-            loss = bare_run(settings, sites)
+            with settled(options["threads"]):  # which a run leaves behind it
+                loss = bare_run(settings, sites)
             bare.wall.append(time.perf_counter() - wall)
             bare.processor.append(time.process_time() - processor)
             return loss

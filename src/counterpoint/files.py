@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,8 +22,10 @@ def write_bytes(path: Path, data: bytes) -> str:
     Raises:
         WriteError: if the disk is full or the folder can't be written; nothing is left behind.
     """
-    _write(path, [data], flush=True)
-    return hashlib.sha256(data).hexdigest()
+    with ThreadPoolExecutor(1) as beside:  # for large files, both take long
+        digest = beside.submit(hashlib.sha256, data)
+        _write(path, [data], flush=True)
+        return digest.result().hexdigest()
 
 
 def write_quickly(path: Path, *parts: bytes) -> None:
