@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import log_ndtr, ndtr, ndtri
 from torch import Tensor
 
 from counterpoint.payload import Payload
@@ -41,6 +40,8 @@ def uniform(count: int, source: Source) -> npt.NDArray[np.float64]:
 
 def gaussian(shape: Iterable[int], source: Source) -> Tensor:
     """Independent standard Gaussian numbers, float64."""
+    from scipy.special import ndtri  # SciPy is slow to import, and most runs have no noise
+
     shape = tuple(shape)
     return torch.from_numpy(ndtri(uniform(math.prod(shape), source))).reshape(shape)
 
@@ -103,7 +104,7 @@ def epsilon_of(distances: Iterable[float], delta: float) -> float:
         return math.inf
     if mu == 0 or delta_of(0.0, mu) <= delta:
         return 0.0
-    from scipy.optimize import brentq  # it takes a second to import
+    from scipy.optimize import brentq  # as above
 
     enough = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))  # by the tail of a Gaussian
     return float(brentq(lambda epsilon: delta_of(epsilon, mu) - delta, 0.0, enough, xtol=1e-9))
@@ -111,5 +112,7 @@ def epsilon_of(distances: Iterable[float], delta: float) -> float:
 
 def delta_of(epsilon: float, mu: float) -> float:
     """Delta of a Gaussian mechanism at ``epsilon``, see :func:`epsilon_of`."""
+    from scipy.special import log_ndtr, ndtr  # as above
+
     more = ndtr(mu / 2 - epsilon / mu)
     return float(more - math.exp(min(epsilon + log_ndtr(-mu / 2 - epsilon / mu), 0.0)))
