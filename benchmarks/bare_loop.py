@@ -280,10 +280,10 @@ def measure(method: str, options: dict[str, Any], turns: int) -> list[object]:
 
 
 SAID = """\
-Medians of three turns; 4 sites, 2 local epochs, 2 rounds (1 where there are 96 or 200 images). What
-a visit costs beside its training does not grow with the images: reading, hashing and writing the
-site's state and model, so that a killed run goes on. With 24 images a visit of the U-Net, whose
-weights and Adam's moments are 93 MB, takes some five seconds; in real use it takes minutes."""
+4 sites, 2 local epochs, 2 rounds (1 where there are 96 or 200 images). What a visit costs beside its
+training does not grow with the images: reading, hashing and writing the site's state and model, so
+that a killed run goes on. With 24 images a visit of the U-Net, whose weights and Adam's moments are
+93 MB, takes some three seconds; in real use it takes minutes."""
 CASES = [
     ("fedavg", "classification", 48, 2),
     ("fedavg", "classification", 200, 1),
@@ -311,6 +311,7 @@ def main() -> None:
     logging.disable()
     chosen = arguments(__doc__, "--many")
     rows, size = [], 32 if chosen.quick else 128
+    turns = 1 if chosen.quick else chosen.turns or 3
     for method, task, images, rounds in MANY if chosen.many else CASES:
         options = {
             "task": task,
@@ -323,11 +324,11 @@ def main() -> None:
             "workers": 1,
             "threads": chosen.threads,
         }
-        found = measure(method, options, 1 if chosen.quick else 3)
+        found = measure(method, options, turns)
         model = "slim VGG16" if task == "classification" else "U-Net"
         limit = f"{options['train_limit']} or fewer"
         rows.append([f"{method}, {model} {size}x{size}", limit, *found, "at most 1.03"])
-        text = table(HEAD, rows) + "\n\n" + SAID
+        text = table(HEAD, rows) + f"\n\nMedians of {turns} turn(s); " + SAID
         name = "bare_loop_many" if chosen.many else "bare_loop"
         write(name, "A run against a hand-written loop of the same work", text)
 
