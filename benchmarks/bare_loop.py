@@ -280,10 +280,10 @@ def measure(method: str, options: dict[str, Any], turns: int) -> list[object]:
 
 
 SAID = """\
-4 sites, 2 local epochs, 2 rounds (1 where there are 96 or 200 images). What a visit costs beside its
-training does not grow with the images: reading, hashing and writing the site's state and model, so
-that a killed run goes on. With 24 images a visit of the U-Net, whose weights and Adam's moments are
-93 MB, takes some three seconds; in real use it takes minutes."""
+4 sites, 2 local epochs, 2 rounds (1 where there are 96 or 200 images). What a visit costs beside
+its training does not grow with the images: reading, hashing and writing the site's state and model,
+so that a killed run goes on. With 24 images a visit of the U-Net, whose weights and Adam's moments
+are 93 MB, takes some three seconds; in real use it takes minutes."""
 CASES = [
     ("fedavg", "classification", 48, 2),
     ("fedavg", "classification", 200, 1),
