@@ -1,10 +1,10 @@
 """A federated run against a hand-written loop that does the same steps and the same evaluations.
 
 The loop holds all tensors and all sites' models in memory, saves nothing and writes nothing; it
-shares the networks and the formulas with the library, none of its machinery. Both start from the
-same weights, see the same batches, and must end with the same validation loss. What both leave out
-of the time is start-up (imports, decoding, the first call) and the end (test, intervals, figure),
-which is given separately.
+shares the networks and the formulas with the library, none of its machinery. Both keep freed memory
+(`counterpoint.allocator`), start from the same weights, see the same batches, and must end with the
+same validation loss. What both leave out of the time is start-up (imports, decoding, the first
+call) and the end (test, intervals, figure), which is given separately.
 """
 
 import copy
@@ -29,7 +29,6 @@ from counterpoint.data.site import Federation
 from counterpoint.first import first_predictor
 from counterpoint.layers import normalisation_parameters, running_statistics, spectral_weights
 from counterpoint.local import DeputyTransfer
-from counterpoint.processor import settled
 from counterpoint.seeds import generator
 from counterpoint.settings import Settings, make_settings
 from counterpoint.spectrum import amplitude_of, change_low_frequencies, low_frequencies
@@ -261,8 +260,7 @@ def measure(method: str, options: dict[str, Any], turns: int) -> list[object]:
         def by_hand() -> float:
             sites = bare_sites(settings, federation)
             wall, processor = time.perf_counter(), time.process_time()
-            with settled(options["threads"]):  # which a run leaves behind it
-                loss = bare_run(settings, sites)
+            loss = bare_run(settings, sites)
             bare.wall.append(time.perf_counter() - wall)
             bare.processor.append(time.process_time() - processor)
             return loss

@@ -15,29 +15,33 @@ where freed memory is kept, and cost where it is not."""
 # Numbers of the options in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 
+_for_good = False
+
 
 def keep_for_good() -> None:
     """Keep freed memory, in huge pages, for as long as the process lives."""
-    os.environ.setdefault(HUGE_PAGES, "1")
+    global _for_good
+    _for_good = True
     keep_freed_memory()
+    if _glibc():
+        _set({_ARENA_MAX: 1})  # threads take and give back heaps of their own, if they have them
+        if os.path.exists("/sys/kernel/mm/transparent_hugepage"):
+            os.environ.setdefault(HUGE_PAGES, "1")
 
 
 def keep_freed_memory() -> None:
     """Keep freed memory from now on. It does nothing where the C library is not glibc."""
-    _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _ARENA_MAX: 1})
+    _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: -1})
 
 
 def give_freed_memory_back() -> None:
-    """Give freed memory back, now and from now on, as glibc does once it has seen large blocks."""
-    arenas = 8 * (os.cpu_count() or 1)
-    _set(
-        {
-            _MMAP_MAX: 65536,
-            _MMAP_THRESHOLD: 32 * 2**20,
-            _TRIM_THRESHOLD: 64 * 2**20,
-            _ARENA_MAX: arenas,
-        }
-    )
+    """Give freed memory back, now and from now on, as glibc does once it has seen large blocks.
+
+    Nothing happens in a process that keeps it for good.
+    """
+    if _for_good:
+        return
+    _set({_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20})
     if library := _glibc():
         library.malloc_trim(0)
 

@@ -54,6 +54,7 @@ def choose_workers(
         if steps * alone * (1 - 1 / most) < START:
             return 1
         several = [copy.deepcopy(first) for _ in range(most)]
+        _seconds(several, batch, precision)  # as above
         together = _seconds(several, batch, precision)
     return most if steps * (alone - together / most) > START else 1
 

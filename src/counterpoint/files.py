@@ -15,6 +15,9 @@ from torch import Tensor
 
 from counterpoint.errors import SettingsError, StateError, WriteError
 
+LARGE = 2**20
+"""Bytes from which a file's checksum is taken while it is written."""
+
 
 def write_bytes(path: Path, data: bytes) -> str:
     """Write a file in one stroke and return its SHA-256 (hex).
@@ -22,7 +25,10 @@ def write_bytes(path: Path, data: bytes) -> str:
     Raises:
         WriteError: if the disk is full or the folder can't be written; nothing is left behind.
     """
-    with ThreadPoolExecutor(1) as beside:  # for large files, both take long
+    if len(data) < LARGE:
+        _write(path, [data], flush=True)
+        return hashlib.sha256(data).hexdigest()
+    with ThreadPoolExecutor(1) as beside:  # both take long
         digest = beside.submit(hashlib.sha256, data)
         _write(path, [data], flush=True)
         return digest.result().hexdigest()

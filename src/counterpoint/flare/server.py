@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_context import FLContext
@@ -19,6 +18,7 @@ from counterpoint.errors import CounterpointError, PayloadError
 from counterpoint.files import append_text
 from counterpoint.flare.job import TASK, read_plans
 from counterpoint.flare.talk import TENSORS, from_shareable, to_shareable
+from counterpoint.processor import settle
 from counterpoint.remote import Message, Plan
 from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.server_file import SETTINGS, read_server_file
@@ -53,7 +53,7 @@ class Server(Controller):  # type: ignore[misc]
             self.plan = Plan.from_dict(read_plans(fl_ctx)[self.run], tuple(own.get("imports", ())))
             self.path = Path(own["runs"]) / self.plan.name
             self.to_collect = Path(workspace.get_run_dir(fl_ctx.get_job_id())) / TO_COLLECT
-            torch.set_num_threads(self.plan.settings.machine.threads or 1)
+            settle(self.plan.settings.machine.threads or 1)
         except CounterpointError as error:
             self.system_panic(str(error), fl_ctx)
 

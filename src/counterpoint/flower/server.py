@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from flwr.app import Context
 from flwr.app import Message as Parcel
 from flwr.serverapp import Grid, ServerApp
@@ -20,6 +19,7 @@ from counterpoint.files import append_text
 from counterpoint.flower.programs import SERVER
 from counterpoint.flower.site import read_plan
 from counterpoint.flower.talk import from_record, to_record
+from counterpoint.processor import settle
 from counterpoint.remote import Message, Plan
 from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.server_file import read_server_file
@@ -43,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     report = reporter(Path(own["events"]) if "events" in own else None)
     min_sites = int(context.run_config["min-sites"]) or len(plan.sites)
     line = Line(grid, plan, int(context.run_config["deadline"]))
-    torch.set_num_threads(plan.settings.machine.threads or 1)
+    settle(plan.settings.machine.threads or 1)
     try:
         line.wait_for_sites()
         conduct_afar(plan, Path(own["runs"]) / plan.name, line.send, min_sites, report)
