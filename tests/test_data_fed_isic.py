@@ -114,7 +114,7 @@ def test_published_takes_validation_from_training(flamby):
         validation = set(site.table.loc[site.table["split"] == "validation", "group"])
         assert not validation & set(site.table.loc[site.table["split"] == "train", "group"])
     text = "\n".join(federation.notes)
-    assert "'centre 4': the published split has no validation part; 2 of 24 training images" in text
+    assert "'centre 4': its split has no validation part; 2 of 24 training images" in text
     assert "'centre 2': 1 of 6 test images share a group" in text
 
 

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -217,7 +218,7 @@ def test_a_bad_value_names_its_line(table, write, row, column, value, words):
         (lambda t: t.drop(columns="site"), "no column 'site'.*its columns: image"),
         (lambda t: t[:0], "no rows"),
         (lambda t: t[:12], "two or more.*only one"),
-        (lambda t: t.assign(split="train"), "'1' has too few validation images"),
+        (lambda t: t.assign(split="train"), "'1' has too few test images"),
         (lambda t: t[t["split"] != "TEST"], "'1' has too few test images"),
         (lambda t: t[(t["split"] != "train") | (t.index % 12 == 0)], "too few training|few train"),
         (lambda t: t.assign(label=["cat"] * 12 + ["cat", "dog"] * 6), "'1': all 8 .* 'cat'"),
@@ -258,9 +259,39 @@ def test_spreadsheet_habits_are_understood(table, write):
 
 def test_suspicious_columns_and_labels_are_noted(table, write):
     table.loc[0, "label"] = "Dog"
-    notes = " ".join(load(write(table.rename(columns={"split": "spilt"}))).notes)
-    assert "'spilt' is not used; did you mean 'split'" in notes
+    notes = " ".join(load(write(table.assign(masks="none"))).notes)
+    assert "'masks' is not used; did you mean 'mask'" in notes
     assert "Dog, dog differ only in upper and lower case" in notes
+
+
+@pytest.mark.parametrize(("column", "meant"), [("split", "spilt"), ("patient", "patients")])
+def test_a_misspelt_split_or_patient_is_refused(table, write, column, meant):
+    """Without it, other images are tested, or those of one patient come into two parts."""
+    path = write(table.rename(columns={column: meant}))
+    with pytest.raises(DataError, match=rf"'{meant}' is not used; did you mean '{column}'"):
+        load(path)
+
+
+def test_a_split_without_validation_gets_one(table, write):
+    table.loc[table["split"] == "val", "split"] = "train"
+    table.loc[table["site"] == "2", "split"] = SPLITS  # this one has its own
+    table.loc[1, "patient"] = table.loc[0, "patient"]
+    federation = load(write(table))
+    assert counts(federation) == [(8, 2, 2)] * 2
+    (note,) = federation.notes
+    assert "'1': its split has no validation part; 2 of 10 training images became it" in note
+    first = federation.sites[0].table
+    assert set(first[first["split"] == "test"]["image"].map(lambda x: Path(x).stem)) == {"10", "11"}
+    assert first.groupby("group")["split"].nunique().max() == 1
+
+
+def test_files_that_may_not_be_read_are_named_or_left_out(table, write, monkeypatch):
+    path = write(table)
+    readable = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: readable(p, mode) and Path(p).name != "3.png")
+    with pytest.raises(DataError, match=r"1/3.png \(line 5, which may not be read\)"):
+        load(path)
+    assert [len(site.table) for site in load(path, skip_bad=True).sites] == [11, 11]
 
 
 def test_sites_must_agree_on_having_a_split(table, write):

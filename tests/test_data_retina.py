@@ -136,7 +136,7 @@ def test_the_published_split(root):
     assert drive.loc[drive["split"] == "test", "image"].str.contains("/test/").all()
     assert federation.fingerprint == load("retina", root, protocol="published", seed=5).fingerprint
     text = "\n".join(federation.notes)
-    assert "'DRIVE': the published split has no validation part; 2 of 10 training images" in text
+    assert "'DRIVE': its split has no validation part; 2 of 10 training images" in text
     assert "'HRF': its source gives no split; one was made" in text
     assert "leaks" not in text
 

@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from counterpoint import resume, run
+from counterpoint import load, resume, run
 from counterpoint.data import write_phantom
 from counterpoint.errors import StateError, TrainingError
 from counterpoint.folder import RunFolder, fingerprint
@@ -382,6 +382,38 @@ def test_all_rounds_damaged(stopped, damage):
     assert "another --out" in str(caught.value)
     assert call("resume", stopped)[0] == 1
     assert content(stopped) == before
+
+
+def test_models_chosen_long_ago_are_damaged(stopped):
+    """Both saved rounds name them; what was trained since is not lost."""
+
+    def stop_at_the_last_merge(event: dict[str, object]) -> None:
+        if (event.get("round"), event.get("moment")) == (3, "merged"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        resume(stopped, report=stop_at_the_last_merge)  # rounds 2 and 3 are complete
+    for file in (stopped / "state").glob("*candidate*"):
+        flip(file)
+    events = []
+    result = resume(stopped, report=events.append)
+    warnings = [str(event["warning"]) for event in events if "warning" in event]
+    assert "chooses among the rounds from here on" in warnings[-1]
+    assert result.results["chosen_round"] >= 2
+    assert [event["from"] for event in events if "from" in event] == [2]
+
+
+def test_what_was_left_out_at_the_loading_stays_out(small, tmp_path):
+    """A federation that is loaded with ``skip_bad`` is gone on with as it was."""
+    data = Path(shutil.copytree(small, tmp_path / "data"))
+    table = pd.read_csv(data / "east" / "labels.csv")
+    with_one_more = pd.concat([table, table.tail(1).assign(image="nowhere.png")])
+    with_one_more.to_csv(data / "east" / "labels.csv", index=False)
+    federation = load(data, skip_bad=True)
+    settings = {name: value for name, value in (SHORT | TINY).items() if name != "train_limit"}
+    with pytest.raises(Stopped):
+        run("fedavg", federation, out=tmp_path / "run", settings=settings, report=stop_in(2))
+    assert resume(tmp_path / "run").results["mean"]
 
 
 def test_lost_lines_of_a_log(stopped):

@@ -167,6 +167,35 @@ def test_pooled_trains_on_everything_and_is_scored_everywhere(tmp_path: Path) ->
     assert not (result.path / "models" / "personal").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "sites"), [("pooled", {}, 4), ("fedavg", {"participation": 0.5}, 2)]
+)
+def test_the_display_is_told_how_many_epochs_will_come(
+    tmp_path: Path, method: str, options: dict[str, object], sites: int
+) -> None:
+    events: list[dict[str, object]] = []
+    counterpoint.run(method, "phantom", out=tmp_path, report=events.append, **SMALL | options)
+    (start,) = (event for event in events if "from" in event)
+    epochs = [
+        event
+        for event in events
+        if event.get("moment") == "epoch" and event["model"] == start["predicts"]
+    ]
+    assert start["sites"] == sites
+    assert len(epochs) == SMALL["rounds"] * SMALL["local_epochs"] * sites
+
+
+@pytest.mark.parametrize("method", ["local", "pooled"])
+@pytest.mark.parametrize("statistics", ["averaged", "recalibrated"])
+def test_statistics_that_never_come_are_refused(
+    tmp_path: Path, method: str, statistics: str
+) -> None:
+    """Where nothing is merged, results would name statistics that no model has."""
+    with pytest.raises(SettingsError, match=f"can't be '{statistics}'; use --statistics local"):
+        counterpoint.run(method, "phantom", out=tmp_path / "run", statistics=statistics)
+    assert not (tmp_path / "run").exists()
+
+
 def test_own_method_by_file_and_by_object(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(

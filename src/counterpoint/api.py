@@ -98,9 +98,11 @@ def prepare(
             "settings of the data can't be changed for a federation that is loaded already; give "
             "them to counterpoint.load"
         )
+    skip_bad = chosen.data.skip_bad or bool(federation.source.get("skip_bad"))
     if federation.source:  # said in full, so that the run can go on from any folder
-        source = {**federation.source, "skip_bad": chosen.data.skip_bad}
+        source = {**federation.source, "skip_bad": skip_bad}
         chosen = dataclasses.replace(chosen, data=Data(**source))
+    _require_statistics(chosen, federation)
     made = task_of(chosen, federation)
     new_predictor(chosen.method, made, input_shape(federation, chosen))  # fails here, if it does
     _, threads = _cores(chosen, federation, device)
@@ -166,6 +168,19 @@ def read_data(settings: Settings, report: Report = ignore) -> Federation:
         window=data.window,
         skip_bad=data.skip_bad,
         progress=told(report, "checked"),
+    )
+
+
+def _require_statistics(settings: Settings, federation: Federation) -> None:
+    """Refuse statistics of batch norm that would only stand in the results."""
+    method = settings.method
+    if method.aggregation.kind != "none" or method.statistics in ("local", "batch"):
+        return
+    if method.statistics == "recalibrated" and federation.holdout:
+        return  # at the site that is held out
+    raise SettingsError(
+        f"'{method.name}' takes nothing back in, so batch norm's statistics can't be "
+        f"'{method.statistics}'; use --statistics local or batch"
     )
 
 

@@ -62,6 +62,8 @@ class Play:
     facts: Mapping[str, object]
     """What `results.json` says of the data."""
     report: Report
+    scored: int = 1
+    """Sites that a client's models are scored at: all of them where training is pooled."""
 
 
 def federate(
@@ -92,7 +94,7 @@ def federate(
         "device": str(choose_device(settings.machine.device)),
     }
     by_name = {data.name: data for data in clients}
-    play = Play(folder, settings, task, shape, tuple(by_name), facts, report)
+    play = Play(folder, settings, task, shape, tuple(by_name), facts, report, len(clients[0].sites))
     workers = min(settings.machine.workers or 1, len(clients))
     threads = settings.machine.threads or 1
     with (
@@ -126,7 +128,7 @@ def conduct(play: Play, sites: Sites) -> Result:
             "from": min(notebook.round, schedule.rounds),
             "rounds": schedule.rounds,
             "epochs": schedule.local_epochs,
-            "sites": len(play.names),
+            "sites": sites_a_round(len(play.names), schedule.participation) * play.scored,
             "predicts": play.settings.method.local.predicts,
             "score": play.task.score,
         }

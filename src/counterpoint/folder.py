@@ -9,8 +9,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -268,12 +268,17 @@ class RunFolder:
             except StateError as error:
                 damaged.append(f"{error}; the round before it is used")
                 continue
-            self._cut_back(notebook.lengths)
-            for newer in self.state.glob("round-*.json"):
-                if newer > path:
-                    newer.unlink()
-            self._clear_away()  # what a process left that was killed before it could
+            self._go_back_to(notebook, path)
             return notebook, damaged
+        for path in sorted(self.state.glob("round-*.json")):  # two rounds can have the same choice
+            with suppress(StateError):
+                notebook = self._read(path, with_choice=False)
+                self._go_back_to(notebook, path)
+                said = (
+                    f"round {notebook.round} is gone on with, without the models that validation "
+                    "had chosen so far: it chooses among the rounds from here on"
+                )
+                return notebook, [*damaged, said]
         if damaged:
             raise StateError(
                 f"no saved round of {self.path} is whole: {'; '.join(damaged)}. "
@@ -282,6 +287,14 @@ class RunFolder:
         heads = {log: _csv_line({c: c for c in cs}, cs) for log, cs in self._columns.items()}
         self._cut_back({log: len(head.encode()) for log, head in heads.items()})
         return Notebook(), []
+
+    def _go_back_to(self, notebook: Notebook, path: Path) -> None:
+        """Leave of the logs and the notebooks what there was when this one was written."""
+        self._cut_back(notebook.lengths)
+        for newer in self.state.glob("round-*.json"):
+            if newer > path:
+                newer.unlink()
+        self._clear_away()  # what a process left that was killed before it could
 
     def files_here(self, notebook: Notebook) -> set[Kept]:
         """The files of a notebook that lie in this folder: all of them."""
@@ -292,7 +305,7 @@ class RunFolder:
         for left in self.path.rglob(".*.part"):
             left.unlink(missing_ok=True)
 
-    def _read(self, path: Path) -> Notebook:
+    def _read(self, path: Path, with_choice: bool = True) -> Notebook:
         try:
             checksum, _, body = path.read_text(encoding="utf-8").partition("\n")
             if hashlib.sha256(body.rstrip("\n").encode()).hexdigest() != checksum:
@@ -300,6 +313,8 @@ class RunFolder:
             notebook = Notebook.parse(body)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StateError(f"{path} is damaged ({error})") from error
+        if not with_choice:
+            notebook = replace(notebook, best=0, best_score=-1.0, best_loss=0.0, candidates={})
         for kept in sorted(self.files_here(notebook)):
             file = self.state / kept.file
             if not file.is_file():

@@ -18,6 +18,7 @@ from counterpoint.data.prepare import (
     limit_training,
     new_split,
     with_contents,
+    with_validation,
 )
 from counterpoint.data.rules import check_sites
 from counterpoint.data.sets import datasets as known_sets
@@ -128,6 +129,8 @@ def load(
     frame = with_contents(frame, folder, reading.task, progress)
     if used == "grouped":
         frame = new_split(frame, seed, notes)
+    if used == "given":
+        frame = with_validation(frame, notes)
     frame = frame[frame["site"].isin(kept)]
     check_leakage(frame, protocol, data in known_sets(), notes)
     # before any is left out, so that a case has the same number whatever the seed

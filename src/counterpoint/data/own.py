@@ -76,6 +76,7 @@ def read_own(
         sources = _one_csv(path / "labels.csv", task)
     else:
         sources = _site_folders(path, task, notes)
+    _require_no_misspelt(sources, use_split)
     _require_split_everywhere(sources, use_split)
     tables = {
         site: _to_site(file, raw, site, use_split, task) for site, (file, raw) in sources.items()
@@ -155,6 +156,14 @@ def _require_different_images(file: Path, table: pd.DataFrame) -> None:
                 "keep one of the two rows"
             )
         seen[path] = line
+
+
+def _require_no_misspelt(sources: dict[str, tuple[Path, pd.DataFrame]], use_split: bool) -> None:
+    """Raise DataError for a column that is nearly a split or a group: a run would do without it."""
+    for file, table in dict(sources.values()).items():
+        optional = (*(["split"] if use_split else []), *([] if _group_column(table) else _GROUPS))
+        for text in misspelt(list(table.columns), optional):
+            raise DataError(f"{file}: {text} Rename it, to something else if that is not meant")
 
 
 def _has_split(table: pd.DataFrame) -> bool:
@@ -237,8 +246,7 @@ def _notes_on_columns(
     """Return notes on misspelt columns and on rows whose patient is not known."""
     notes = []
     for file, table in dict(sources.values()).items():
-        optional = ("split", "mask", "fov", *(() if _group_column(table) else _GROUPS))
-        notes += [f"{file}: {text}" for text in misspelt(list(table.columns), optional)]
+        notes += [f"{file}: {text}" for text in misspelt(list(table.columns), ("mask", "fov"))]
     for site, (_, table) in sources.items():
         column = _group_column(table)
         unknown = int(tables[site]["group"].str.startswith("image:").sum())

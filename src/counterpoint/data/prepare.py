@@ -14,24 +14,30 @@ from counterpoint.data.files import Progress, content_hashes
 from counterpoint.data.leakage import find_leaks, repeated_files, shared_across_sites
 from counterpoint.data.site import PARTS
 from counterpoint.data.split import grouped_split, limit_rows, merge_groups
+from counterpoint.data.validation import complete_split
 from counterpoint.errors import DataError, LeakageError, SettingsError
 
 _FRACTIONS = (0.7, 0.1, 0.2)
 
 
+def _readable(path: str) -> bool:
+    """Whether there is such a file, or folder (a DICOM series), that may be read."""
+    return os.access(path, os.R_OK)
+
+
 def existing_rows(
     tables: dict[str, pd.DataFrame], kept: list[str], skip_bad: bool, notes: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """Return the rows whose files are there; others raise DataError unless they may be skipped.
+    """Return the rows whose files can be read; others raise DataError unless they may be skipped.
 
     Sites that are not kept only help to make the split, so that theirs may be missing.
     """
     result = {}
     for site, table in tables.items():
-        there = table["image"].map(os.path.exists)  # a DICOM series is a folder
+        there = table["image"].map(_readable)
         for name in ("mask", "fov"):
             if name in table:
-                there &= table[name].fillna("").map(lambda path: path == "" or os.path.exists(path))
+                there &= table[name].fillna("").map(lambda path: path == "" or _readable(path))
         result[site] = table[there]
         lost = table[~there]
         if lost.empty or site not in kept:
@@ -39,8 +45,9 @@ def existing_rows(
         first = []
         for line, row in lost.head(3).iterrows():
             paths = [row[n] for n in ("image", "mask", "fov") if row.get(n)]
-            path = next(path for path in paths if not os.path.exists(path))
-            first.append(f"{path} (line {line})")
+            path = next(path for path in paths if not _readable(path))
+            why = "" if not os.path.exists(path) else ", which may not be read"
+            first.append(f"{path} (line {line}{why})")
         text = f"site '{site}': {len(lost)} of {len(table)} images or masks are missing"
         if not skip_bad:
             raise DataError(
@@ -90,6 +97,22 @@ def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
         "images a site, in proportion to the classes, with no known patient or lesion in two parts"
     )
     return frame.assign(group=groups, split=split)
+
+
+def with_validation(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return the rows with a validation part, from the training images of sites that have none.
+
+    Groups and equal files stay together.
+    """
+    parts = frame.groupby("site", sort=False)["split"].agg(set)
+    if all("validation" in of for of in parts):
+        return frame
+    groups = merge_groups(frame["group"].tolist(), frame["content"].tolist())
+    together = frame.assign(group=groups).drop(columns=["site", "line"])
+    tables = {str(site): together[frame["site"] == site] for site in parts.index}
+    done, said = complete_split(tables)
+    notes += said
+    return frame.assign(split=pd.concat(done.values())["split"])
 
 
 def check_leakage(

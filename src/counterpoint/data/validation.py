@@ -48,7 +48,7 @@ def _note(site: str, before: pd.Series, after: pd.Series) -> str:
             "training, 10 % validation and 20 % test images"
         )
     return (
-        f"site '{site}': the published split has no validation part; "
+        f"site '{site}': its split has no validation part; "
         f"{(after == 'validation').sum()} of {(before == 'train').sum()} training images became it "
         f"(seed {_SEED}, no known patient or lesion in both)"
     )
