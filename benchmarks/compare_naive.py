@@ -4,8 +4,8 @@ Needs the images: the variable COUNTERPOINT_DERMOSCOPY names their folder. Both 
 of their own with all cores. Told are the seconds of the rounds alone, and those from the start of
 the process to its end; the images are decoded into the library's cache before
 (benchmarks.loading tells what that costs, once). The library's side keeps freed memory, as it does
-on the command line; the naive one is as PyTorch comes. A subset in the proportions of the whole; --full
-takes all images. Every turn has a seed of its own.
+on the command line; the naive one is as PyTorch comes. A subset in the proportions of the whole;
+--full takes all images. Every turn has a seed of its own.
 """
 
 import os
