@@ -24,7 +24,7 @@ def keep_for_good() -> None:
     _for_good = True
     keep_freed_memory()
     if _glibc():
-        _set({_ARENA_MAX: 1})  # threads take and give back heaps of their own, if they have them
+        _set({_ARENA_MAX: 1})  # heaps of threads' own are always given back
         if os.path.exists("/sys/kernel/mm/transparent_hugepage"):
             os.environ.setdefault(HUGE_PAGES, "1")
 
