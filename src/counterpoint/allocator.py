@@ -2,7 +2,7 @@
 
 Every step of a network takes and frees the same large blocks. glibc hands blocks of 32 MiB and
 more, and those at the end of its heap, back to the kernel at once, which clears each of their pages
-before it hands them out again. For a U-Net on 128x128 pixels that is a quarter of a step's time.
+before it hands them out again. `benchmarks/README.md` tells what that costs.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ def keep_for_good() -> None:
     _for_good = True
     keep_freed_memory()
     if _glibc():
-        _set({_ARENA_MAX: 1})  # heaps of threads' own are always given back
+        _set({_ARENA_MAX: 1})  # a heap of a thread's own is always given back
         if os.path.exists("/sys/kernel/mm/transparent_hugepage"):
             os.environ.setdefault(HUGE_PAGES, "1")
 
