@@ -85,8 +85,8 @@ class ProgressiveFourier:
             return torch.complex(mean["real"], mean["imaginary"]) - own
         if self.phase == "mean":
             return torch.polar(mean["amplitude"], mean["phase"]) - own
-        # Equal amplitudes give exactly zero; where the own amplitude is 0 its phase is 0.
         amplitude = amplitude_of(own)
-        nothing = amplitude == 0
-        ratio = (mean["amplitude"] - amplitude) / amplitude.masked_fill(nothing, 1)
-        return own.masked_fill(nothing, 1) * ratio
+        change = own * (mean["amplitude"] - amplitude).div_(amplitude)  # exactly 0 where equal
+        if not bool(amplitude.all()):  # where the own amplitude is 0, its phase is 0
+            change = torch.where(amplitude == 0, mean["amplitude"].to(change.dtype), change)
+        return change
