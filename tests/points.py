@@ -112,8 +112,10 @@ class Played:
         return found
 
     def state(self, site: str) -> Payload:
-        """What a site keeps."""
-        return self.notebook.states[site].read(self.folder.state)
+        """What a site keeps after its last training."""
+        page = self.folder.state / f"round-{self.notebook.round - 1:05d}.json"
+        trained = Notebook.parse(page.read_text().partition("\n")[2])
+        return trained.states[site].read(self.folder.state)
 
     def sent(self) -> set[str]:
         """Names of what has left a site."""

@@ -162,7 +162,8 @@ class Client:
                 else:
                     visit.payload = self.protected(self.share(round, training), round, mean or {})
                     visit.weight = self.weight(training)
-        visit.state = self.put_down(visit.payload or mean or {})
+        if not last:  # after it, nothing is gone on with
+            visit.state = self.put_down(visit.payload or mean or {})
         yield visit
 
     def take_up(self, data: ClientData, state: Payload | None) -> None:
