@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import sys
@@ -230,6 +231,17 @@ def test_content_is_read_again_only_after_a_change(tmp_path, monkeypatch):
     assert content_hashes([str(file)], tmp_path) != first
     (tmp_path / "content.json").write_text("{broken")
     assert content_hashes([str(file)], tmp_path) == {str(file): sha256(str(file))}
+
+
+def test_the_index_forgets_files_that_are_gone(tmp_path):
+    cache, gone, here = tmp_path / "cache", tmp_path / "gone", tmp_path / "here"
+    cache.mkdir()
+    for file in (gone, here):
+        file.write_text("some")
+    content_hashes([str(gone)], cache)
+    gone.unlink()
+    content_hashes([str(here)], cache)
+    assert list(json.loads((cache / "content.json").read_text())) == [str(here)]
 
 
 def test_the_fingerprint_sees_every_change():

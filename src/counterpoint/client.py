@@ -22,7 +22,7 @@ from counterpoint.data.augment import AUGMENTATIONS
 from counterpoint.data.batches import Batch, batches, in_parts
 from counterpoint.data.site import SiteData
 from counterpoint.errors import TrainingError
-from counterpoint.first import first_predictor, laid_out, new_predictor
+from counterpoint.first import first_predictor, laid_out
 from counterpoint.layers import running_statistics
 from counterpoint.local import Training
 from counterpoint.local.training import evaluate, squared_distance
@@ -100,14 +100,12 @@ class Client:
         self.schedule = method.schedule
         self.precision: torch.dtype = getattr(torch, self.schedule.precision)
         first = first_predictor(method, task, shape, seed)
-        initial = first.state_dict()
         # All models of all sites start from the same weights.
-        self.models: dict[str, Predictor] = {}
-        for role in method.local.roles:
-            model = first if not self.models else new_predictor(method, task, shape)
-            model.load_state_dict(initial)
-            self.models[role] = laid_out(model, len(shape) + 1).to(device)
-        self._initial = {name: tensor.clone() for name, tensor in initial.items()}
+        self._initial = first.state_dict()
+        self.models: dict[str, Predictor] = {
+            role: laid_out(copy.deepcopy(first), len(shape) + 1).to(device)
+            for role in method.local.roles
+        }
         self.shared = self.models[method.local.shared]
         self.optimizers = {
             role: make_optimizer(model, self.schedule) for role, model in self.models.items()

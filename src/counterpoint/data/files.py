@@ -94,6 +94,8 @@ def content_hashes(
             for done, (path, digest) in enumerate(found, start=1):
                 index[path] = [*stamps[path], digest]
                 progress(done, len(unknown))
+        # It would grow for ever, and every run reads it: what is gone is left out.
+        index = {path: of for path, of in index.items() if os.path.exists(path)}
         with written_whole(file) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
     return {path: str(index[path][2]) for path in stamps}
