@@ -45,12 +45,26 @@ def brightness(images: Tensor, generator: Generator, limit: float, p: float) -> 
     return (images + shift[:, None, None, None]).clamp(0, 1)
 
 
+def in_order(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The smallest, the middle and the largest of three tensors, number by number."""
+    a, b = torch.minimum(a, b), torch.maximum(a, b)
+    b, c = torch.minimum(b, c), torch.maximum(b, c)
+    return torch.minimum(a, b), torch.maximum(a, b), c
+
+
 def median_blur(images: Tensor) -> Tensor:
-    """Median over 3x3 pixels, edges repeated."""
+    """Median over 3x3 pixels, edges repeated.
+
+    With each column of three in order, the median of all nine is that of the largest of the
+    smallest, the middle of the middle ones and the smallest of the largest.
+    """
     height, width = images.shape[-2:]
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    shifted = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
-    return torch.stack(shifted).median(dim=0).values
+    columns = in_order(*(padded[..., y : y + height, :] for y in range(3)))
+    small, middle, large = ([of[..., x : x + width] for x in range(3)] for of in columns)
+    largest = torch.maximum(torch.maximum(small[0], small[1]), small[2])
+    smallest = torch.minimum(torch.minimum(large[0], large[1]), large[2])
+    return in_order(largest, in_order(*middle)[1], smallest)[1]
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
