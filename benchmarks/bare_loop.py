@@ -69,8 +69,8 @@ def evaluate(site: Bare, part: str) -> dict[str, tuple[float, float]]:
         model.eval()
         outputs = torch.cat(
             [
-                model(images[i : i + 64].contiguous(memory_format=LAYOUT))
-                for i in range(0, len(images), 64)
+                model(images[i : i + 32].contiguous(memory_format=LAYOUT))
+                for i in range(0, len(images), 32)
             ]
         )
         model.train()

@@ -20,7 +20,6 @@ import pandas as pd
 
 import counterpoint
 from benchmarks.measure import arguments, table, write
-from counterpoint.allocator import HUGE_PAGES
 from counterpoint.data import decode
 
 NAIVE = """
@@ -96,7 +95,6 @@ def process(code: str, *words: str) -> tuple[float, float, float, float]:
         capture_output=True,
         text=True,
         check=False,
-        env={name: value for name, value in os.environ.items() if name != HUGE_PAGES},
     )
     wall, after = time.perf_counter() - started, os.times()
     if done.returncode:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,11 +39,42 @@ def test_freed_memory_is_kept_while_training_and_given_back_after():
         capture_output=True,
         text=True,
         check=True,
-        env={"PATH": "/usr/bin:/bin", "THP_MEM_ALLOC_ENABLE": "0"},
+        env={"PATH": "/usr/bin:/bin"},
     )
     within, after = map(float, done.stdout.split())
     assert after > 2 * 9216
     assert within < after / 3
+
+
+HEAP = """
+from pathlib import Path
+from counterpoint.allocator import ADVISED, keep_for_good
+
+def kilobytes(name):  # of the heap
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    heap = [number for number, line in enumerate(lines) if line.endswith("[heap]")]
+    rows = [line for start in heap for line in lines[start:start + 24] if line.startswith(name)]
+    return sum(int(line.split()[1]) for line in rows)
+
+resident = kilobytes("Rss:")
+keep_for_good()
+assert kilobytes("Size:") > ADVISED // 1024
+print(kilobytes("Rss:") - resident)
+touched = bytearray(256 * 2**20)
+print(kilobytes("AnonHugePages:"))
+"""
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(_glibc() is None, reason="the allocator is not glibc's")
+@pytest.mark.skipif(
+    not THP.exists() or "[never]" in THP.read_text(), reason="the kernel has no huge pages"
+)
+def test_the_heap_comes_in_huge_pages_and_takes_no_memory_before_it_is_used():
+    done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    grown, huge = map(int, done.stdout.split())
+    assert grown < 4096
+    assert huge > 128 * 1024
 
 
 def test_the_threads_are_those_of_before():

@@ -6,11 +6,11 @@ before it hands them out again. `benchmarks/README.md` tells what that costs.
 """
 
 import ctypes
+import mmap
 import os
 
-HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""PyTorch asks for huge pages if this variable is 1 before its first tensor is made. They pay
-where freed memory is kept, and cost where it is not."""
+ADVISED = 4 * 2**30
+"""Bytes of the heap that are asked for in huge pages."""
 
 # Numbers of the options in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
@@ -19,19 +19,17 @@ _for_good = False
 
 
 def keep_for_good() -> None:
-    """Keep freed memory, in huge pages, for as long as the process lives."""
+    """Keep freed memory for as long as the process lives."""
     global _for_good
     _for_good = True
     keep_freed_memory()
-    if _glibc():
-        _set({_ARENA_MAX: 1})  # a heap of a thread's own is always given back
-        if os.path.exists("/sys/kernel/mm/transparent_hugepage"):
-            os.environ.setdefault(HUGE_PAGES, "1")
+    _set({_ARENA_MAX: 1})  # a heap of a thread's own is always given back
 
 
 def keep_freed_memory() -> None:
     """Keep freed memory from now on. It does nothing where the C library is not glibc."""
     _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: -1})
+    _ask_for_huge_pages()
 
 
 def give_freed_memory_back() -> None:
@@ -44,6 +42,23 @@ def give_freed_memory_back() -> None:
     _set({_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20})
     if library := _glibc():
         library.malloc_trim(0)
+
+
+def _ask_for_huge_pages() -> None:
+    """Have the heap in huge pages, where the kernel has them for those that ask.
+
+    A block is taken and given back untouched, which costs no memory. PyTorch can ask by itself
+    (THP_MEM_ALLOC_ENABLE), but then lays every block out by pages, and the heap grows by half.
+    """
+    library, advice = _glibc(), getattr(mmap, "MADV_HUGEPAGE", None)
+    if library is None or advice is None:
+        return
+    library.malloc.restype = ctypes.c_void_p
+    if block := library.malloc(ctypes.c_size_t(ADVISED)):
+        start = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (block + ADVISED - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
+        library.free(ctypes.c_void_p(block))
 
 
 def _set(options: dict[int, int]) -> None:

@@ -45,7 +45,7 @@ from counterpoint.seeds import derive_seed, generator
 from counterpoint.statistics import recalibrate
 from counterpoint.tasks import Scorer, Task
 
-EVALUATION_BATCH = 64
+EVALUATION_BATCH = 32
 STATISTICS = "statistics."
 
 Row = dict[str, object]
