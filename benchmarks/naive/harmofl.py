@@ -6,6 +6,9 @@ Every image is decoded in every epoch and augmented alone; eager float32, one cl
 """
 
 import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +18,21 @@ from torch.nn import functional as F
 
 from benchmarks.naive.images import Listed, loader
 from counterpoint.models.densenet121 import DenseNet121
+
+Batches = Callable[[Listed, np.random.Generator | None], Iterator[tuple[Tensor, Tensor]]]
+
+
+@dataclass
+class Work:
+    """What is learnt: a network, its optimiser, how images come, the loss and the score."""
+
+    network: nn.Module
+    optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+    batches: Batches
+    """Of some images, shuffled and augmented where there is a generator."""
+    loss: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], float]
+    """Of the classes that were found, and of those that are right."""
 
 
 class Normalised(nn.Module):
@@ -46,11 +64,15 @@ class Normalised(nn.Module):
 
 
 def perturbed_step(
-    model: Normalised, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+    model: Normalised,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    target: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
     """Two passes and a step, weight by weight."""
     optimizer.zero_grad()
-    F.cross_entropy(model(images), labels).backward()
+    loss(model(images), target).backward()
     norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
     norm = torch.norm(torch.stack(norms))
     moved = []
@@ -60,7 +82,7 @@ def perturbed_step(
             p.add_(delta)
             moved.append(delta)
     optimizer.zero_grad()
-    F.cross_entropy(model(images), labels).backward()
+    loss(model(images), target).backward()
     with torch.no_grad():
         for p, delta in zip(model.parameters(), moved, strict=True):
             p.sub_(delta)
@@ -68,16 +90,47 @@ def perturbed_step(
 
 
 @torch.no_grad()
-def score(model: nn.Module, images: Listed, size: int, batch_size: int) -> float:
-    """Macro-F1."""
+def score(model: nn.Module, work: Work, images: Listed) -> float:
+    """The score on some images."""
     model.eval()
     found, wanted = [], []
-    for batch, labels in loader(images, size, batch_size, None, augment=False):
-        found.append(model(batch).argmax(1).numpy())
-        wanted.append(labels.numpy())
+    for batch, target in work.batches(images, None):
+        found.append(model(batch).argmax(1))
+        wanted.append(target)
     model.train()
-    score: float = f1_score(np.concatenate(wanted), np.concatenate(found), average="macro")
-    return score
+    return work.score(torch.cat(found), torch.cat(wanted))
+
+
+def federate(
+    work: Work, images: list[dict[str, Listed]], rounds: int, epochs: int, seed: int
+) -> float:
+    """Train; the mean test score of the global model in the end."""
+    rng = np.random.default_rng(seed)
+    for layer in work.network.modules():  # as released: no running statistics
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.track_running_stats = False
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+    models = [Normalised(copy.deepcopy(work.network)) for _ in images]
+    optimizers = [work.optimizer(model.parameters()) for model in models]
+    for round in range(rounds):
+        for model, optimizer, site in zip(models, optimizers, images, strict=True):
+            for _ in range(epochs):
+                for batch, target in work.batches(site["train"], rng):
+                    perturbed_step(model, optimizer, batch, target, work.loss)
+        with torch.no_grad():
+            for weights in zip(*(m.parameters() for m in models), strict=True):
+                mean = torch.stack(weights).mean(0)
+                for weight in weights:
+                    weight.copy_(mean)
+        if round == 0:
+            mean_amplitude = np.mean([np.asarray(model.amplitude) for model in models], axis=0)
+            for model in models:
+                model.amplitude = mean_amplitude
+        for model, site in zip(models, images, strict=True):
+            score(model, work, site["train"])
+            score(model, work, site["validation"])
+    tested = [score(model, work, site["test"]) for model, site in zip(models, images, strict=True)]
+    return float(np.mean(tested))
 
 
 def run(
@@ -89,37 +142,13 @@ def run(
     batch_size: int,
     seed: int,
 ) -> float:
-    """Train; the mean test macro-F1 of the global model in the end."""
+    """The mean test macro-F1 of a DenseNet121."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = DenseNet121(classes)
-    for layer in network.modules():  # as released: no running statistics
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.track_running_stats = False
-            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-    models = [Normalised(copy.deepcopy(network)) for _ in images]
-    optimizers = [
-        torch.optim.SGD(m.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4) for m in models
-    ]
-    for round in range(rounds):
-        for model, optimizer, site in zip(models, optimizers, images, strict=True):
-            for _ in range(epochs):
-                for batch, labels in loader(site["train"], size, batch_size, rng, augment=True):
-                    perturbed_step(model, optimizer, batch, labels)
-        with torch.no_grad():
-            for weights in zip(*(m.parameters() for m in models), strict=True):
-                mean = torch.stack(weights).mean(0)
-                for weight in weights:
-                    weight.copy_(mean)
-        if round == 0:
-            mean_amplitude = np.mean([np.asarray(model.amplitude) for model in models], axis=0)
-            for model in models:
-                model.amplitude = mean_amplitude
-        for model, site in zip(models, images, strict=True):
-            score(model, site["train"], size, batch_size)
-            score(model, site["validation"], size, batch_size)
-    tested = [
-        score(model, site["test"], size, batch_size)
-        for model, site in zip(models, images, strict=True)
-    ]
-    return float(np.mean(tested))
+    work = Work(
+        DenseNet121(classes, affine=False),
+        partial(torch.optim.SGD, lr=1e-3, momentum=0.9, weight_decay=1e-4),
+        lambda images, rng: loader(images, size, batch_size, rng, augment=rng is not None),
+        F.cross_entropy,
+        lambda found, wanted: float(f1_score(wanted, found, average="macro")),
+    )
+    return federate(work, images, rounds, epochs, seed)

@@ -6,11 +6,34 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
-Listed = list[tuple[Path, int]]
+Listed = list[tuple[Path, int | str]]
+"""Images, each with the number of its class or the path of its mask."""
+
+
+def sites_of(path: str) -> tuple[list[dict[str, Listed]], int]:
+    """The images of a table by site and part, and the number of classes.
+
+    Columns: site, split, image, and label or mask (0 is background, all else is not).
+    """
+    table = pd.read_csv(path)
+    if "mask" in table:
+        table["target"], classes = table["mask"], 2
+    else:
+        table["target"], names = pd.factorize(table["label"], sort=True)
+        classes = len(names)
+    sites = [
+        {
+            str(part): [(Path(p), y) for p, y in zip(rows["image"], rows["target"], strict=True)]
+            for part, rows in site.groupby("split")
+        }
+        for _, site in table.groupby("site")
+    ]
+    return sites, classes
 
 
 def augmented(image: Image.Image, rng: np.random.Generator) -> Image.Image:
