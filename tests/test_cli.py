@@ -133,7 +133,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_live_display_on_a_terminal(tmp_path: Path) -> None:
     """In a pseudo-terminal the display names site, stage and time left."""
     ours, theirs = pty.openpty()
-    to = ["--out", str(tmp_path / "r")]
+    to = ["--local-epochs", "20", "--out", str(tmp_path / "r")]  # it is drawn four times a second
     process = subprocess.Popen(
         [sys.executable, "-m", "counterpoint.cli", "run", "prrfl", "phantom", *SMALL, *to],
         stdout=subprocess.DEVNULL,
