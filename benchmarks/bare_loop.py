@@ -290,7 +290,7 @@ CASES = [
     ("prrfl", "segmentation", 24, 2),
 ]
 """Method, task, most training images a site, rounds."""
-MANY = [("fedavg", "segmentation", 96, 1)]
+MANY = [("fedavg", "segmentation", 96, 1), ("prrfl", "segmentation", 96, 1)]
 """With --many: what a visit writes is the same, and its training takes longer."""
 HEAD = [
     "run",
