@@ -100,10 +100,11 @@ def figure(rows: list[dict[str, float]]) -> None:
         for axes, name in zip(
             drawn.subplots(1, 3), ("peak MB", "a round s", "whole run MB"), strict=True
         ):
-            axes.plot(clients, [row[name] for row in rows], marker="o", color="#1f5a93")
+            values = [row[name] for row in rows]
+            axes.plot(clients, values, marker="o", color="#1f5a93")
             axes.set_xscale("log", base=2)
             axes.set_xticks(clients, [f"{count:.0f}" for count in clients])
-            axes.set_ylim(0)
+            axes.set_ylim(0, 1.1 * max(values))
             axes.set_xlabel("clients")
             axes.set_title(name, loc="left")
             axes.spines[["top", "right"]].set_visible(False)

@@ -12,6 +12,7 @@ from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.server import WeightedMean
 from counterpoint.spectrum import (
     change_low_frequencies,
+    channel_sums,
     low_frequencies,
     matrix_to_weight,
     normalise_amplitude,
@@ -149,6 +150,35 @@ def test_phase_variants_by_hand(phase: str) -> None:
     torch.testing.assert_close(
         networks[0].weight.detach(), (before[0] + target) / 2, atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0])
+def test_where_there_is_no_amplitude_its_phase_is_zero(size: float) -> None:
+    """A constant weight has amplitude at frequency zero alone, a weight of zeros none at all."""
+    network, other = (nn.Sequential(nn.Linear(8, 6, bias=False)) for _ in range(2))
+    nn.init.constant_(network[0].weight, size)
+    pfa, exchange = ProgressiveFourier(), Exchange(0.5)
+    mean = pfa.share(other, exchange)
+    pfa.merge(network, mean, exchange)
+    band = mean["0.weight.amplitude"].to(torch.complex64)
+    own = torch.zeros_like(band)
+    own[band.shape[0] // 2, 0] = size * 48  # the sum
+    expected = change_low_frequencies(torch.full((6, 8), size), band - own)
+    torch.testing.assert_close(network[0].weight.detach(), expected)
+
+
+def test_an_image_without_contrast_takes_the_amplitude_with_phase_zero() -> None:
+    amplitude = torch.rand(3, 6, 4)
+    made = normalise_amplitude(torch.zeros(2, 3, 6, 6), amplitude)
+    torch.testing.assert_close(made, torch.fft.irfft2(amplitude, s=(6, 6)).expand(2, 3, 6, 6))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (0, 3, 4, 5), (2, 1, 4, 5), (2, 3, 4, 5, 6)])
+def test_sums_of_channels_in_any_layout(shape: tuple[int, ...]) -> None:
+    images = random(shape, 0)
+    last = images.movedim(1, -1).contiguous().movedim(-1, 1)
+    for one in (images, last, images.transpose(-1, -2)):
+        torch.testing.assert_close(channel_sums(one), images.sum(tuple(range(2, len(shape)))))
 
 
 def test_a_short_side_shares_nothing() -> None:

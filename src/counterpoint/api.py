@@ -64,7 +64,7 @@ def run(
     chosen, federation, sites = prepare(method, data, Path(out), wanted, report)
     made = task_of(chosen, federation)
     if chosen.machine.workers is None:
-        chosen = _calibrated(chosen, federation, made, sites)
+        chosen = _calibrated(chosen, federation, made)
     facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
     folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
     return _leave(federate(folder, chosen, federation, made, sites, report))
@@ -225,21 +225,24 @@ def draw_figures(result: Result) -> None:
     save(retrogress_curve(result), result.path / "retrogress")
 
 
+def _images(settings: Settings, federation: Federation) -> list[int]:
+    """Training images of each client."""
+    images = [int((site.table["split"] == "train").sum()) for site in federation.sites]
+    return [sum(images)] if settings.method.pooled else images
+
+
 def _cores(settings: Settings, federation: Federation, device: torch.device) -> tuple[int, int]:
     """Workers that the machine has room for, and the threads of one."""
-    clients = 1 if settings.method.pooled else len(federation.sites)
-    return share_cores(clients, settings.machine.workers, settings.machine.threads, device)
+    images, machine = _images(settings, federation), settings.machine
+    return share_cores(images, machine.workers, machine.threads, device)
 
 
-def _calibrated(
-    settings: Settings, federation: Federation, task: Task, sites: list[SiteData]
-) -> Settings:
+def _calibrated(settings: Settings, federation: Federation, task: Task) -> Settings:
     """The settings with the number of workers that was left open."""
     device = choose_device(settings.machine.device)
     workers, threads = _cores(settings, federation, device)
     if device.type == "cpu":
-        images = sum(len(site.part("train")) for site in sites[: len(federation.sites)])
-        shape = input_shape(federation, settings)
+        images, shape = _images(settings, federation), input_shape(federation, settings)
         workers = choose_workers(settings, task, shape, images, workers, threads)
     return _with_machine(settings, workers, threads)
 

@@ -2,11 +2,13 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from counterpoint.crew import busiest
 from counterpoint.data.batches import layout
 from counterpoint.first import first_predictor, laid_out
 from counterpoint.local.training import computing_in
@@ -23,19 +25,23 @@ ENOUGH = 8
 
 
 def choose_workers(
-    settings: Settings, task: Task, shape: tuple[int, ...], images: int, most: int, threads: int
+    settings: Settings,
+    task: Task,
+    shape: tuple[int, ...],
+    images: Sequence[int],
+    most: int,
+    threads: int,
 ) -> int:
     """How many worker processes pay: ``most`` or 1. What a run computes does not depend on it.
 
     One step is timed alone, then ``most`` of them at once. Side by side wins if what it saves in
-    the whole run, of ``images`` training images at all sites, is more than the start of the
-    processes.
+    the whole run is more than the start of the processes.
 
     Args:
         settings: of the run.
         task: its task.
         shape: of an image (C, *space).
-        images: training images of all sites.
+        images: training images of each site.
         most: workers that the cores have room for.
         threads: torch threads of a worker.
     """
@@ -50,13 +56,14 @@ def choose_workers(
         _step(first, batch, precision)  # the first one sets things up
         alone = _seconds([first], batch, precision)
         passes = len(method.local.roles) * (2 if method.perturbation else 1)
-        steps = schedule.rounds * schedule.local_epochs * passes * images / len(batch)
-        if steps * alone * (1 - 1 / most) < START:
+        times = schedule.rounds * schedule.local_epochs * passes / len(batch)
+        one_by_one, longest = sum(images), busiest(images, most)
+        if times * alone * (one_by_one - longest) < START:
             return 1
         several = [copy.deepcopy(first) for _ in range(most)]
         _seconds(several, batch, precision)  # as above
         together = _seconds(several, batch, precision)
-    return most if steps * (alone - together / most) > START else 1
+    return most if times * (alone * one_by_one - together * longest) > START else 1
 
 
 def _seconds(models: list[Predictor], batch: Tensor, precision: torch.dtype) -> float:

@@ -230,7 +230,8 @@ def channel_sums(images: Tensor) -> Tensor:
     """
     pixels = images.movedim(1, -1)
     if pixels.is_contiguous():  # channels_last: whole rows are added first, which is much faster
-        pixels = pixels.flatten(2).sum(1).view(len(images), -1, images.shape[1])
+        rows = pixels.flatten(2).sum(1)
+        pixels = rows.view(len(images), images.shape[3:].numel(), images.shape[1])
     sums: Tensor = pixels.sum(tuple(range(1, pixels.dim() - 1)))
     return sums
 

@@ -95,7 +95,7 @@ def content_hashes(
                 index[path] = [*stamps[path], digest]
                 progress(done, len(unknown))
         # It would grow for ever, and every run reads it: what is gone is left out.
-        index = {path: of for path, of in index.items() if os.path.exists(path)}
+        index = {p: of for p, of in index.items() if p in stamps or os.path.exists(p)}
         with written_whole(file) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
     return {path: str(index[path][2]) for path in stamps}
