@@ -1,5 +1,6 @@
 """How many sites train side by side."""
 
+import os
 import threading
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from counterpoint import calibration
 from counterpoint.calibration import choose_workers
+from counterpoint.crew import share_cores
 from counterpoint.settings import make_settings
 from counterpoint.tasks import make_task
 
@@ -57,6 +59,22 @@ def test_a_short_run_is_not_worth_the_start_of_processes(takes):
     asked = takes(0.1, 0.11)
     assert choose(40, 40, rounds=1, local_epochs=2, batch_size=8) == 1
     assert asked == [1]  # two at once were not even tried
+
+
+@pytest.mark.parametrize(
+    ("images", "asked", "given"),
+    [
+        ([50, 50], (None, None), (2, 1)),
+        ([70, 30], (None, None), (1, 2)),  # 70 images on one core take longer than 100 on two
+        ([70, 30], (2, None), (1, 2)),  # not four threads on two cores
+        ([70, 30], (2, 1), (2, 1)),
+        ([50, 50, 50], (3, None), (1, 2)),
+        ([50] * 4, (4, None), (4, 1)),
+    ],
+)
+def test_the_sites_share_two_cores(monkeypatch, images, asked, given):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    assert share_cores(images, *asked, torch.device("cpu")) == given
 
 
 def test_nothing_is_tried_where_there_is_no_choice(takes):

@@ -86,7 +86,10 @@ def share_cores(
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    threads = threads or threads_of_one(images, cores)
+    if threads is None:
+        threads = threads_of_one(images, cores)
+        if workers and threads > 1 and device.type == "cpu":
+            workers = min(workers, cores // threads)  # many times as slow with more than the cores
     if workers is None and device.type == "cuda":
         workers = torch.cuda.device_count() if device.index is None else 1
     workers = workers or max(1, cores // threads)

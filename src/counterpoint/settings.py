@@ -62,7 +62,8 @@ class Machine:
     """Where it runs. Scores depend on ``device``, ``threads`` and ``compile`` by rounding only.
 
     ``threads`` are those of one worker, ``workers`` the sites that train side by side. Left open,
-    they are set so that sites fill the cores, side by side where a short trial says that it pays.
+    they are set so that sites fill the cores, side by side where a short trial says that it pays,
+    one after the other on all cores where one site has most of the images.
     ``compile`` compiles networks by torch.compile.
     """
 
