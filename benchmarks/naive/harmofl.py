@@ -133,6 +133,17 @@ def federate(
     return float(np.mean(tested))
 
 
+def densenet(classes: int, size: int, batch_size: int) -> Work:
+    """Classification, by macro-F1."""
+    return Work(
+        DenseNet121(classes, affine=False),
+        partial(torch.optim.SGD, lr=1e-3, momentum=0.9, weight_decay=1e-4),
+        lambda images, rng: loader(images, size, batch_size, rng, augment=rng is not None),
+        F.cross_entropy,
+        lambda found, wanted: float(f1_score(wanted, found, average="macro")),
+    )
+
+
 def run(
     images: list[dict[str, Listed]],
     classes: int,
@@ -141,14 +152,8 @@ def run(
     epochs: int,
     batch_size: int,
     seed: int,
+    work: Callable[[int, int, int], Work] = densenet,
 ) -> float:
-    """The mean test macro-F1 of a DenseNet121."""
+    """Train from a seed; the mean test score."""
     torch.manual_seed(seed)
-    work = Work(
-        DenseNet121(classes, affine=False),
-        partial(torch.optim.SGD, lr=1e-3, momentum=0.9, weight_decay=1e-4),
-        lambda images, rng: loader(images, size, batch_size, rng, augment=rng is not None),
-        F.cross_entropy,
-        lambda found, wanted: float(f1_score(wanted, found, average="macro")),
-    )
-    return federate(work, images, rounds, epochs, seed)
+    return federate(work(classes, size, batch_size), images, rounds, epochs, seed)

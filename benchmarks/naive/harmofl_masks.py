@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.naive.harmofl import Work, federate
+from benchmarks.naive import harmofl
+from benchmarks.naive.harmofl import Work
 from benchmarks.naive.images import Listed
 from counterpoint.models.unet import UNet
 
@@ -54,22 +55,15 @@ def dice(found: Tensor, wanted: Tensor) -> float:
     return float((2 * both / all_).mean())
 
 
-def run(
-    images: list[dict[str, Listed]],
-    classes: int,
-    size: int,
-    rounds: int,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-) -> float:
-    """The mean test Dice of a U-Net."""
-    torch.manual_seed(seed)
-    work = Work(
+def unet(classes: int, size: int, batch_size: int) -> Work:
+    """Segmentation, by Dice."""
+    return Work(
         UNet(3, classes, affine=False),
         partial(torch.optim.Adam, lr=1e-4, weight_decay=1e-4),
         lambda images, rng: pairs(images, size, batch_size, rng),
         loss,
         dice,
     )
-    return federate(work, images, rounds, epochs, seed)
+
+
+run = partial(harmofl.run, work=unet)

@@ -48,7 +48,7 @@ def _ask_for_huge_pages() -> None:
     """Have the heap in huge pages, where the kernel has them for those that ask.
 
     A block is taken and given back untouched, which costs no memory. PyTorch can ask by itself
-    (THP_MEM_ALLOC_ENABLE), but then lays every block out by pages, and the heap grows by half.
+    (THP_MEM_ALLOC_ENABLE), but then lays every block out by pages, which leaves holes in the heap.
     """
     library, advice = _glibc(), getattr(mmap, "MADV_HUGEPAGE", None)
     if library is None or advice is None:

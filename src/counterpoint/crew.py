@@ -26,7 +26,7 @@ from counterpoint.settings import Settings
 from counterpoint.tasks import Task
 
 GAIN = 0.9
-"""So many threads to this power is how much faster they are than one (two: 1.87 times)."""
+"""The number of threads to this power is how much faster they are than one: two nearly twice."""
 MOST_STARTS = 256
 """Worker processes are numbered as they start, so that GPUs go round; more than ever start."""
 
