@@ -1,5 +1,7 @@
 """The optimiser of a model, and its state as named tensors."""
 
+import inspect
+
 import torch
 from torch import nn
 
@@ -7,13 +9,30 @@ from counterpoint.methods.method import Schedule
 from counterpoint.payload import Payload
 
 
+class WithoutCompiler(torch.optim.Optimizer):
+    """An optimiser without PyTorch's wrappers, which import its compiler: a second a process."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class Adam(WithoutCompiler, torch.optim.Adam):
+    """PyTorch's."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class SGD(WithoutCompiler, torch.optim.SGD):
+    """PyTorch's."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """SGD or Adam, as the schedule has it."""
     if schedule.optimizer == "adam":
-        return torch.optim.Adam(
-            model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay
-        )
-    return torch.optim.SGD(
+        return Adam(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    return SGD(
         model.parameters(),
         lr=schedule.lr,
         momentum=schedule.momentum,
