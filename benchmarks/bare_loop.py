@@ -31,7 +31,7 @@ from counterpoint.layers import normalisation_parameters, running_statistics, sp
 from counterpoint.local import DeputyTransfer
 from counterpoint.seeds import generator
 from counterpoint.settings import Settings, make_settings
-from counterpoint.spectrum import amplitude_of, change_low_frequencies, low_frequencies
+from counterpoint.spectrum import amplitude_of, from_low_frequencies, low_frequencies
 from counterpoint.tasks import make_task
 from counterpoint.tasks.distillation import kl_divergence
 
@@ -154,7 +154,7 @@ def mix(sites: list[Bare], progress: float) -> None:
         sizes = [amplitude_of(band) for band in bands]
         mean = torch.stack(sizes).mean(0)
         for weight, band, size in zip(weights, bands, sizes, strict=True):
-            weight.copy_(change_low_frequencies(weight, band * (mean / size - 1)))
+            weight.add_(from_low_frequencies(band * (mean / size - 1), weight.shape))
 
 
 def bare_run(settings: Settings, sites: list[Bare]) -> float:

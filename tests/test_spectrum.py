@@ -11,8 +11,9 @@ from counterpoint.aggregation import Exchange, ProgressiveFourier
 from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.server import WeightedMean
 from counterpoint.spectrum import (
-    change_low_frequencies,
+    SMALL,
     channel_sums,
+    from_low_frequencies,
     low_frequencies,
     matrix_to_weight,
     normalise_amplitude,
@@ -75,7 +76,7 @@ def test_sharing_only_the_band_equals_the_whole_transform(
         mixed = weight
         if band is not None:
             mean = torch.stack([b.abs() for b in bands if b is not None]).mean(0)
-            mixed = change_low_frequencies(weight, mean * unit_phase(band) - band)
+            mixed = weight + from_low_frequencies(mean * unit_phase(band) - band, weight.shape)
         torch.testing.assert_close(mixed.double(), whole, atol=2e-5, rtol=0)
 
 
@@ -163,8 +164,20 @@ def test_where_there_is_no_amplitude_its_phase_is_zero(size: float) -> None:
     band = mean["0.weight.amplitude"].to(torch.complex64)
     own = torch.zeros_like(band)
     own[band.shape[0] // 2, 0] = size * 48  # the sum
-    expected = change_low_frequencies(torch.full((6, 8), size), band - own)
+    expected = size + from_low_frequencies(band - own, torch.Size([6, 8]))
     torch.testing.assert_close(network[0].weight.detach(), expected)
+
+
+@pytest.mark.parametrize("side", [510, 512])
+def test_small_and_large_matrices_have_the_same_band(side: int) -> None:
+    """They are transformed in two ways; the limit lies between these."""
+    weight = random((side, side), 0)
+    assert (weight.numel() < SMALL) == (side == 510)
+    band = low_frequencies(weight, 0.5)
+    b = side // 4
+    whole = torch.fft.rfft2(weight.double())[..., : b + 1].roll(b, 0)[: 2 * b + 1]
+    assert band is not None
+    torch.testing.assert_close(band.to(whole.dtype), whole, atol=2e-3, rtol=0)
 
 
 def test_an_image_without_contrast_takes_the_amplitude_with_phase_zero() -> None:

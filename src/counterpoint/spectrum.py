@@ -14,6 +14,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+SMALL = 2**18
+"""Entries of a matrix that is transformed axis by axis: ``rfft2`` takes one core for it."""
+
 
 def weight_to_matrix(weight: Tensor) -> Tensor:
     """Lay a weight out as the matrix that is transformed.
@@ -132,7 +135,8 @@ def symmetrised_mask(bh: int, bw: int, like: Tensor) -> Tensor:
 
 def amplitude_of(spectrum: Tensor) -> Tensor:
     """|F| of a complex tensor; ``abs`` gives the same but is slow for complex numbers on a CPU."""
-    return torch.hypot(spectrum.real, spectrum.imag)
+    real, imaginary = spectrum.real, spectrum.imag
+    return torch.addcmul(real.square(), imaginary, imaginary).sqrt_()
 
 
 def unit_phase(spectrum: Tensor) -> Tensor:
@@ -154,28 +158,34 @@ def low_frequencies(weight: Tensor, radius: float) -> Tensor | None:
     bh, bw = (half_width(side, radius) for side in matrix_shape(weight.shape))
     if bh == 0 or bw == 0:
         return None
-    return take_band(torch.fft.rfft2(weight_to_matrix(weight)), bh, bw)
+    matrix = weight_to_matrix(weight)
+    if matrix.numel() < SMALL:
+        spectrum = torch.fft.fft(torch.fft.rfft(matrix)[:, : bw + 1], dim=0)
+    else:
+        spectrum = torch.fft.rfft2(matrix)
+    return take_band(spectrum, bh, bw)
 
 
-def change_low_frequencies(weight: Tensor, change: Tensor) -> Tensor:
-    """Add ``change`` to a weight's low frequencies, through the released band.
+def from_low_frequencies(band: Tensor, shape: torch.Size) -> Tensor:
+    """The weight of ``shape`` whose spectrum is ``band`` in the released band, and else zero.
 
-    ``change`` is a band as :func:`low_frequencies` cuts it. The transform is linear, so only the
-    change is transformed back, w' = w + irfft2(Ms * change), and a change of zero leaves the
-    weight bit for bit as it was.
+    That is irfft2(Ms * band), with the :func:`symmetrised_mask` Ms and a band as
+    :func:`low_frequencies` cuts it. The transform is linear: a weight whose band is to change by
+    ``band`` changes by this, and not at all where that is zero.
 
-    >>> w = torch.randn(6, 8)
-    >>> torch.equal(change_low_frequencies(w, torch.zeros(5, 3, dtype=torch.complex64)), w)
-    True
+    >>> band = torch.zeros(5, 3, dtype=torch.complex64)
+    >>> band[2, 0] = 48  # zero frequency: the sum
+    >>> from_low_frequencies(band, torch.Size([6, 8])).unique()
+    tensor([1.])
     """
-    bh, bw = change.shape[-2] // 2, change.shape[-1] - 1
-    height, width = matrix_shape(weight.shape)
-    masked = symmetrised_mask(bh, bw, weight) * change
+    bh, bw = band.shape[-2] // 2, band.shape[-1] - 1
+    height, width = matrix_shape(shape)
     # irfft2 in two steps, as the columns behind the band are zero and need no transform.
-    between = masked.new_zeros(height - 2 * bh - 1, bw + 1)
-    columns = torch.fft.ifft(torch.cat([masked[bh:], between, masked[:bh]]), dim=0)
-    moved = torch.fft.irfft(columns, n=width)
-    return weight + matrix_to_weight(moved, weight.shape)
+    columns = torch.cat([band[bh:], band.new_zeros(height - 2 * bh - 1, bw + 1), band[:bh]])
+    for edge in (columns[:, bw], columns[bh, :bw], columns[-bh, :bw]):  # elsewhere the mask is 1
+        edge /= 2
+    columns[-bh, bw] = 0
+    return matrix_to_weight(torch.fft.irfft(torch.fft.ifft(columns, dim=0), n=width), shape)
 
 
 def half_widths_of(band: Tensor) -> tuple[int, ...]:

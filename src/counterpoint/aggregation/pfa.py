@@ -10,7 +10,7 @@ from counterpoint.aggregation.all import merge_plainly
 from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import normalisation_parameters, other_buffers, spectral_weights
 from counterpoint.payload import Payload
-from counterpoint.spectrum import amplitude_of, change_low_frequencies, low_frequencies
+from counterpoint.spectrum import amplitude_of, from_low_frequencies, low_frequencies
 
 Phase = Literal["local", "mean", "complex"]
 PARTS: dict[Phase, tuple[str, ...]] = {
@@ -69,7 +69,7 @@ class ProgressiveFourier:
             band = low_frequencies(parameter.float(), radius) if name in spectral else None
             if band is not None:
                 change = self._change(band, {p: mean[f"{name}.{p}"] for p in PARTS[self.phase]})
-                parameter.copy_(change_low_frequencies(parameter.float(), change))
+                parameter.add_(from_low_frequencies(change, parameter.shape))
         merge_plainly(network, mean)
 
     def _parts(self, band: Tensor) -> dict[str, Tensor]:
