@@ -25,13 +25,13 @@ class SlimVGG16(nn.Module):
                 layers += [
                     nn.Conv2d(width, out, kernel_size=3, padding=1, bias=False),
                     nn.BatchNorm2d(out),
-                    nn.ReLU(inplace=True),
+                    nn.ReLU(),
                 ]
                 width = out
             layers.append(nn.MaxPool2d(2))
         self.convolutions = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.penultimate = nn.Sequential(
-            nn.Linear(width, FEATURES, bias=False), nn.BatchNorm1d(FEATURES), nn.ReLU(inplace=True)
+            nn.Linear(width, FEATURES, bias=False), nn.BatchNorm1d(FEATURES), nn.ReLU()
         )
         self.classifier = nn.Linear(FEATURES, num_classes, bias=bias)
 

@@ -43,7 +43,7 @@ class UNet(nn.Module):
                 layers += [
                     conv(width, outputs, kernel_size=3, padding=1, bias=False),
                     norm(outputs, affine=affine),
-                    nn.ReLU(inplace=True),
+                    nn.ReLU(),
                 ]
             return nn.Sequential(*layers)
 
