@@ -65,10 +65,12 @@ class Processes:
                 )
 
     def kill(self, kit: Path) -> None:
-        """End a kit's process as a power cut does."""
-        process = self.started.pop(kit)
-        process.kill()
-        process.wait()
+        """End all processes of a kit as a power cut does; a job's own would outlive the kit's."""
+        for process in self.all():
+            with contextlib.suppress(psutil.Error):
+                if any(str(kit) in word for word in process.cmdline()):
+                    process.kill()
+        self.started.pop(kit).wait()
 
     def all(self) -> list[psutil.Process]:
         """All processes that were started, and those that they have started."""
