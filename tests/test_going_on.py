@@ -101,6 +101,30 @@ def rounds(folder: Path) -> list[str]:
     return sorted(file.name for file in (folder / "state").glob("round-*.json"))
 
 
+@pytest.mark.parametrize("method", ["fedavg", "harmofl", "fedbn"])
+def test_what_all_sites_have_is_written_once(small, tmp_path, monkeypatch, method):
+    """A file system without links has it once a site; all else is the same."""
+    run(method, str(small), out=tmp_path / "links", settings=SHORT | TINY)
+    monkeypatch.setattr(os, "link", failing_link)
+    run(method, str(small), out=tmp_path / "none", settings=SHORT | TINY)
+    assert_same(tmp_path / "links", tmp_path / "none")
+    of_a_run = {
+        name: [file.stat().st_ino for file in (tmp_path / name).glob("state/*candidate*")]
+        for name in ("links", "none")
+    }
+    assert all(len(places) >= 2 for places in of_a_run.values())
+    files = {name: len(set(places)) for name, places in of_a_run.items()}
+    assert files["none"] == len(of_a_run["none"])
+    assert (files["links"] < files["none"]) == (method != "fedbn")
+    for file in (tmp_path / "links").glob("state/*candidate*"):
+        if method == "harmofl":  # only batches are not counted
+            assert load_file(file)["harmonise.ready"].item()
+
+
+def failing_link(*_: object) -> None:
+    raise OSError("no links here")
+
+
 # Killed
 
 
@@ -393,7 +417,8 @@ def test_models_chosen_long_ago_are_damaged(stopped):
 
     with pytest.raises(Stopped):
         resume(stopped, report=stop_at_the_last_merge)  # rounds 2 and 3 are complete
-    for file in (stopped / "state").glob("*candidate*"):
+    models = {file.stat().st_ino: file for file in (stopped / "state").glob("*candidate*")}
+    for file in models.values():  # one that all sites have is one file with several names
         flip(file)
     events = []
     result = resume(stopped, report=events.append)

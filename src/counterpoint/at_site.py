@@ -5,12 +5,13 @@ weight and the payload of the visit, and the names and checksums of those files,
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from counterpoint.client import Client, ClientData, Visit
 from counterpoint.crew import Report
 from counterpoint.encryption import Lock
-from counterpoint.folder import Kept, keep, read_mean
+from counterpoint.kept import Kept, keep, keep_once, read_mean
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def work(client: Client, job: Job, report: Report) -> Answer:
     answer = Answer(
         visit,
         state=keep(folder, f"{name}-state", visit.state),
-        candidate=keep(folder, f"{name}-candidate", visit.candidate)
+        candidate=keep_candidate(folder, f"{name}-candidate", visit)
         if order.keep_candidate
         else None,
     )
@@ -75,3 +76,18 @@ def work(client: Client, job: Job, report: Report) -> Answer:
     if job.lock:
         visit.payload = job.lock.seal(visit.payload, visit.weight)
     return answer
+
+
+def keep_candidate(folder: Path, name: str, visit: Visit) -> Kept:
+    """Write a site's candidate model; one that all sites have is written once, and named by all."""
+    if not visit.common:
+        return keep(folder, name, visit.candidate)
+    earlier = common_candidate(folder)
+    earlier[:] = [keep_once(folder, name, visit.candidate, *earlier)]
+    return earlier[0]
+
+
+@lru_cache(maxsize=1)
+def common_candidate(folder: Path) -> list[Kept]:
+    """The last candidate that was all sites', of those that this process has kept in a folder."""
+    return []

@@ -23,7 +23,7 @@ from counterpoint.data.batches import Batch, batches, in_parts
 from counterpoint.data.site import SiteData
 from counterpoint.errors import TrainingError
 from counterpoint.first import first_predictor, laid_out
-from counterpoint.layers import running_statistics
+from counterpoint.layers import batch_counters, running_statistics
 from counterpoint.local import Training
 from counterpoint.local.training import evaluate, squared_distance
 from counterpoint.methods import Method
@@ -147,6 +147,9 @@ class Client:
                 yield visit.rows[-1]
             visit.candidate = self.predictor()
             visit.common = self.is_common(visit.candidate, mean or {})
+            if visit.common:  # how many batches a site has seen is its own, and of no use here
+                counters = batch_counters(self.models[self.method.local.predicts])
+                visit.candidate |= {name: self._initial[name] for name in counters}
             last = round > self.schedule.rounds
             epochs = self.schedule.finetune_epochs if last else self.schedule.local_epochs
             if epochs:

@@ -18,8 +18,9 @@ from counterpoint.encryption import EncryptedSum, Lock, make_key, read_key, writ
 from counterpoint.errors import PayloadError
 from counterpoint.exam import Tested
 from counterpoint.first import first_weights
-from counterpoint.folder import Kept, Notebook, RunFolder, keep, read_mean
+from counterpoint.folder import Notebook, RunFolder
 from counterpoint.here import Here
+from counterpoint.kept import Kept, keep, read_mean
 from counterpoint.payload import Payload
 from counterpoint.results import Result, summarise
 from counterpoint.seeds import derive_seed

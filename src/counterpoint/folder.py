@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import filelock
 import yaml
@@ -21,42 +21,17 @@ import yaml
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import (
     append_text,
-    read_tensors,
     write_bytes,
     write_error,
-    write_tensors,
     write_text,
 )
+from counterpoint.kept import Kept
 from counterpoint.methods import Method
-from counterpoint.payload import Payload
 from counterpoint.settings import Settings, as_dict, from_dict, to_yaml, what_is_wrong
 
 SCORES = ["round", "site", "model", "moment", "epoch", "stage", "split"]
 LOSSES = ["loss", "train_loss"]
 PAYLOADS = ["round", "site", "direction", "name", "shape", "bytes"]
-
-
-class Kept(NamedTuple):
-    """A file of tensors in ``state/``, by name and checksum."""
-
-    file: str
-    sha256: str
-
-    def read(self, folder: Path) -> Payload:
-        """Read the tensors; raise StateError if they are not the ones that were written."""
-        return read_tensors(folder / self.file, self.sha256)
-
-
-@lru_cache(maxsize=1)
-def read_mean(kept: Kept, folder: Path) -> Payload:
-    """Read the mean, once for all sites of a round; its tensors must be left as they are."""
-    return kept.read(folder)
-
-
-def keep(folder: Path, name: str, tensors: Payload) -> Kept:
-    """Write tensors into a folder in one stroke."""
-    file = f"{name}.safetensors"
-    return Kept(file, write_tensors(folder / file, tensors))
 
 
 @dataclass

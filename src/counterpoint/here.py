@@ -10,7 +10,8 @@ from counterpoint.crew import Crew
 from counterpoint.data.site import Form
 from counterpoint.encryption import Lock
 from counterpoint.exam import Exam, Tested, score_test
-from counterpoint.folder import Kept, RunFolder
+from counterpoint.folder import RunFolder
+from counterpoint.kept import Kept
 from counterpoint.results import write_models
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task

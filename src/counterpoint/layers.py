@@ -56,15 +56,31 @@ def running_statistics(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def batch_counters(network: nn.Module) -> list[str]:
+    """Names of the numbers of batches that normalisation layers have seen.
+
+    >>> batch_counters(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    ['1.num_batches_tracked']
+    """
+    return [
+        name
+        for prefix, module in network.named_modules()
+        if isinstance(module, _NormBase)
+        for name in _names(prefix, module.named_buffers(recurse=False))
+        if name.endswith("num_batches_tracked")
+    ]
+
+
 def other_buffers(network: nn.Module) -> dict[str, Tensor]:
     """Floating-point buffers that travel with the state and are no running statistics, by name."""
     statistics = running_statistics(network)
-    persistent = network.state_dict(keep_vars=True)
-    return {
+    others = {
         name: buffer
         for name, buffer in network.named_buffers()
-        if name in persistent and name not in statistics and buffer.is_floating_point()
+        if name not in statistics and buffer.is_floating_point()
     }
+    persistent = network.state_dict(keep_vars=True) if others else {}
+    return {name: buffer for name, buffer in others.items() if name in persistent}
 
 
 def spectral_weights(network: nn.Module) -> set[str]:

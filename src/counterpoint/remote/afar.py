@@ -18,7 +18,8 @@ from counterpoint.encryption.total import read
 from counterpoint.errors import EncryptionError, PayloadError, StateError
 from counterpoint.exam import Tested
 from counterpoint.federation import Play, conduct, deciding
-from counterpoint.folder import LOSSES, SCORES, Kept, Notebook, RunFolder
+from counterpoint.folder import LOSSES, SCORES, Notebook, RunFolder
+from counterpoint.kept import Kept
 from counterpoint.payload import Payload, check
 from counterpoint.remote.desk import digest
 from counterpoint.remote.message import Message

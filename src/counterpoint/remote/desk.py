@@ -31,7 +31,8 @@ from counterpoint.errors import (
 )
 from counterpoint.exam import Exam, score_test
 from counterpoint.files import write_bytes, write_quickly, write_text
-from counterpoint.folder import Kept, RunFolder
+from counterpoint.folder import RunFolder
+from counterpoint.kept import Kept
 from counterpoint.payload import Payload, to_bytes
 from counterpoint.remote.audit import lines_of, record
 from counterpoint.remote.message import Message, sha256_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from counterpoint.at_site import Order
 from counterpoint.errors import PayloadError
-from counterpoint.folder import Kept
+from counterpoint.kept import Kept
 from counterpoint.payload import Payload
 from counterpoint.remote.message import Message
 

@@ -1,0 +1,50 @@
+"""Files of tensors that are kept from round to round, by name and checksum."""
+
+import hashlib
+import os
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.torch import save
+
+from counterpoint.files import read_tensors, write_bytes, write_tensors
+from counterpoint.payload import Payload
+
+
+class Kept(NamedTuple):
+    """A file of tensors in ``state/``, by name and checksum."""
+
+    file: str
+    sha256: str
+
+    def read(self, folder: Path) -> Payload:
+        """Read the tensors; raise StateError if they are not the ones that were written."""
+        return read_tensors(folder / self.file, self.sha256)
+
+
+@lru_cache(maxsize=1)
+def read_mean(kept: Kept, folder: Path) -> Payload:
+    """Read the mean, once for all sites of a round; its tensors must be left as they are."""
+    return kept.read(folder)
+
+
+def keep(folder: Path, name: str, tensors: Payload) -> Kept:
+    """Write tensors into a folder in one stroke."""
+    file = f"{name}.safetensors"
+    return Kept(file, write_tensors(folder / file, tensors))
+
+
+def keep_once(folder: Path, name: str, tensors: Payload, earlier: Kept | None = None) -> Kept:
+    """As :func:`keep`; a file that has just this content already only gets a second name."""
+    data = save(tensors)
+    kept = Kept(f"{name}.safetensors", hashlib.sha256(data).hexdigest())
+    path = folder / kept.file
+    if earlier and earlier.sha256 == kept.sha256:
+        with suppress(OSError):  # a file system without links, or the file is gone
+            path.unlink(missing_ok=True)
+            os.link(folder / earlier.file, path)
+            return kept
+    write_bytes(path, data)
+    return kept
