@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import counterpoint
 from benchmarks.measure import arguments, table, write
-from counterpoint import client, folder, server
+from counterpoint import at_site, client, federation, folder, kept, server
 from counterpoint.aggregation import ProgressiveFourier
 from counterpoint.data import augment
 from counterpoint.local.training import Training
@@ -44,8 +44,10 @@ PARTS = {
     "mean at the server": (server.WeightedMean, "add"),
     "state: copies out of the models": (client.Client, "put_down"),
     "state: into the models": (client.Client, "take_up"),
-    "state, mean and models: written": (folder, "write_tensors"),
-    "state and mean: read": (folder, "read_tensors"),
+    "state: written": (at_site, "keep"),
+    "models that can be chosen: written": (at_site, "keep_candidate"),
+    "mean: written": (federation, "keep"),
+    "state and mean: read": (kept, "read_tensors"),
     "notebook and logs": (folder.RunFolder, "commit"),
 }
 
