@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from counterpoint.aggregation import Exchange
 from counterpoint.aggregation.all import merge_plainly
 from counterpoint.data.augment import AUGMENTATIONS
-from counterpoint.data.batches import Batch, batches, in_parts
+from counterpoint.data.batches import Batch, batches, in_parts, scored_at_once
 from counterpoint.data.site import SiteData
 from counterpoint.errors import TrainingError
 from counterpoint.first import first_predictor, laid_out
@@ -45,7 +45,6 @@ from counterpoint.seeds import derive_seed, generator
 from counterpoint.statistics import recalibrate
 from counterpoint.tasks import Scorer, Task
 
-EVALUATION_BATCH = 32
 STATISTICS = "statistics."
 
 Row = dict[str, object]
@@ -402,7 +401,7 @@ class Client:
         self,
         split: str,
         sites: tuple[SiteData, ...] | None = None,
-        batch_size: int = EVALUATION_BATCH,
+        batch_size: int | None = None,
     ) -> Iterator[Batch]:
         """Images as they are, in an order that is mixed but always the same.
 
@@ -412,7 +411,7 @@ class Client:
         parts = [site.part(split) for site in sites or self.data.sites]
         if self.method.statistics == "batch":
             batch_size = self.schedule.batch_size
-        batch_size = self.schedule.at_once(batch_size)
+        batch_size = self.schedule.at_once(batch_size or scored_at_once(self.pixels))
         order = generator(self.seed, "evaluate", split)
         return batches(parts, batch_size, self.device, order=order)
 

@@ -40,6 +40,17 @@ def split_into_batches(count: int, batch_size: int) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
 
 
+def scored_at_once(pixels: int) -> int:
+    """Images of so many pixels (or voxels) that go through a network at a time for their scores.
+
+    They are at most 32 images, and of 2^20 pixels: what a layer puts out for them takes memory.
+
+    >>> scored_at_once(128**2), scored_at_once(512**2), scored_at_once(160**3)
+    (32, 4, 1)
+    """
+    return max(1, min(32, 2**20 // pixels))
+
+
 def in_parts(count: int, most: int | None) -> list[slice]:
     """Cut a batch of ``count`` images into parts of about equal size, of ``most`` or fewer.
 

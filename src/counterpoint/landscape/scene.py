@@ -1,6 +1,7 @@
 """A run as a landscape needs it: its models, and its sites' images."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from counterpoint import data as readers
 from counterpoint.api import read_data, task_of
-from counterpoint.client import EVALUATION_BATCH, Client, ClientData
+from counterpoint.client import Client, ClientData
 from counterpoint.crew import choose_device
-from counterpoint.data.batches import batches
+from counterpoint.data.batches import batches, scored_at_once
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.federation import input_shape
@@ -105,7 +106,8 @@ class Scene:
             part, rows=part.rows[kept], labels=part.labels[kept], cases=part.cases[kept]
         )
         as_trained = self.settings.method.statistics in ("batch", "recalibrated")
-        size = self.settings.method.schedule.batch_size if as_trained else EVALUATION_BATCH
+        most = scored_at_once(math.prod(some.images.shape[2:]))
+        size = self.settings.method.schedule.batch_size if as_trained else most
         for batch in batches([some], size, self.device):
             yield batch.images, batch.target
 

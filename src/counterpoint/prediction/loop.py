@@ -1,6 +1,7 @@
 """Predict classes or masks of images: read, batch by batch through the network, write."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from counterpoint.client import EVALUATION_BATCH
 from counterpoint.crew import Report, choose_device
-from counterpoint.data.batches import batches
+from counterpoint.data.batches import batches, scored_at_once
 from counterpoint.data.masks import read_mask
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.saving import save_mask, save_probabilities, voxel_volume
@@ -178,7 +178,7 @@ class _Work:
     def _probabilities(self, images: Words) -> Floats:
         """Class probabilities (n, classes, ...) of images, in the batches of training's scores."""
         chosen, count = self.chosen, len(images)
-        size, order = self.batch_size or EVALUATION_BATCH, None
+        size, order = self.batch_size or scored_at_once(math.prod(chosen.card["shape"][1:])), None
         if chosen.needs_company:
             if count < 2:
                 raise DataError(
