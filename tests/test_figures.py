@@ -13,8 +13,8 @@ import yaml
 
 from counterpoint.errors import SettingsError
 from counterpoint.figures import FIGURES, ablation, convergence, retrogress, sites, sweep
-from counterpoint.figures.gather import gather
 from counterpoint.figures.save import drawn
+from counterpoint.runs import gather
 from counterpoint.settings import as_dict, make_settings
 from tests.running import call
 

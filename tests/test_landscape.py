@@ -13,9 +13,9 @@ import counterpoint
 from counterpoint import api
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.figures import landscape as figure
-from counterpoint.figures.gather import gather
 from counterpoint.landscape import filter_normalised, losses_around, numbers, plane_through
 from counterpoint.landscape.walk import loss_on
+from counterpoint.runs import gather
 from counterpoint.statistics import recalibrate
 from counterpoint.tasks import make_task
 from tests.networks import Tiny

@@ -17,10 +17,10 @@ import typer
 
 import counterpoint
 from counterpoint.figures import retrogress
-from counterpoint.figures.gather import Run
 from counterpoint.figures.save import save
 from counterpoint.report.table import megabytes
 from counterpoint.report.words import number
+from counterpoint.runs import Run
 
 HARMONISED = {"harmonise": "amplitude", "perturbation": 0.05}
 RUNS: dict[str, tuple[str, dict[str, object]]] = {

@@ -23,7 +23,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             help="prrfl, fedavg:statistics=recalibrated, my_method.py:METHOD, ... "
-            "None: only print the table of what is there.",
+            "None: runs nothing, makes the tables of what is there.",
             autocompletion=completes("method"),
         ),
     ] = None,

@@ -8,7 +8,7 @@ HOUSE = Path(__file__).resolve().parents[1]
 
 WORDS = {
     "task": ("classification", "segmentation"),
-    "protocol": ("grouped", "published", "given"),
+    "protocol": ("grouped", "published", "given", "patches"),
     "volumes": ("slices", "patches", "whole"),
     "augmentation": ("prrfl", "flips", "none"),
     "loss": (

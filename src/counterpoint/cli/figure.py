@@ -112,9 +112,9 @@ def figure(
     for key in set(chosen) - set(inspect.signature(numbers).parameters):
         fail(f"--{key.replace('_', '-')} is not an option of the figure '{name}'", 2)
 
-    from counterpoint.figures.gather import gather
     from counterpoint.figures.save import save_with_numbers
     from counterpoint.report.live import counting
+    from counterpoint.runs import gather
 
     runs = gather(folders, dict(_setting(text) for text in where or []))
     with counting(err, hidden=state["quiet"]) as progress:

@@ -67,7 +67,9 @@ def inspect(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="grouped, published, given.", autocompletion=completes("protocol")),
+        typer.Option(
+            help="grouped, published, given, patches.", autocompletion=completes("protocol")
+        ),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="The only labels, in order, comma-separated.")

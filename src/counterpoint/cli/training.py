@@ -116,7 +116,7 @@ def run(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="How to split: grouped, published, given.",
+            help="How to split: grouped, published, given; patches (camelyon17).",
             rich_help_panel=DATA,
             autocompletion=completes("protocol"),
         ),
@@ -248,8 +248,8 @@ def run(
     local: Annotated[
         str | None,
         typer.Option(
-            help="Local update: plain, proximal, contrastive, control-variates, alternating, "
-            "ditto, deputy, prototype-deputy.",
+            help="Local update: plain, adapted, proximal, contrastive, control-variates, "
+            "alternating, ditto, deputy, prototype-deputy.",
             rich_help_panel=METHOD,
             autocompletion=completes("local"),
         ),

@@ -174,7 +174,7 @@ _ALL = (
     ),
     Download(
         name="ham10000",
-        summary="10 015 dermoscopic images of pigmented lesions, three sources, with lesion masks",
+        summary="10 015 dermoscopic images of pigmented lesions, four sources, with lesion masks",
         licence=_BY_NC,
         cite="Tschandl, Rosendahl, Kittler, Sci. Data 2018, doi:10.1038/sdata.2018.161; masks: "
         "Tschandl et al., Nat. Med. 2020, doi:10.1038/s41591-020-0942-0",

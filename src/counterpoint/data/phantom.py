@@ -67,7 +67,7 @@ def write_phantom(
     """Write four site folders with images, masks and labels.csv; return ``folder``.
 
     Images are RGB PNG of ``size`` x ``size``, masks 1-bit PNG. ``scale`` multiplies the number of
-    images (720 in all), but each site has at least four of each kind. The same arguments give the
+    images (721 in all), but each site has at least four of each kind. The same arguments give the
     same pixels.
     """
     for place, (name, plan) in enumerate(_SITES.items()):

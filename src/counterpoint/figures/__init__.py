@@ -1,7 +1,7 @@
 """Figures of the papers, one short file each.
 
 ``numbers(runs)`` gives what is to be seen as a table, ``draw(numbers)`` makes a matplotlib figure
-of nothing but that table. Runs come from `counterpoint.figures.gather`.
+of nothing but that table. Runs come from `counterpoint.runs`.
 """
 
 FIGURES = {

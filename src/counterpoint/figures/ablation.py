@@ -11,7 +11,7 @@ import pandas as pd
 from counterpoint.errors import SettingsError
 from counterpoint.figures.dots import draw as draw
 from counterpoint.figures.dots import test_scores
-from counterpoint.figures.gather import Run, named, score_of, varying
+from counterpoint.runs import Run, named, score_of, varying
 
 PARTS: Mapping[str, Callable[[Run], bool]] = {
     "amplitude": lambda run: run["harmonise.kind"] == "amplitude",

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from counterpoint.errors import SettingsError, nearest
-from counterpoint.figures.gather import Run, over_seeds, predicting, score_of
 from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 from counterpoint.results import read_log
+from counterpoint.runs import Run, over_seeds, predicting, score_of
 
 AGAINST = {
     "rounds": ("rounds", 1.0),

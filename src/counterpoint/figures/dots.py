@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from counterpoint.figures.gather import Run, over_seeds
 from counterpoint.figures.style import INK, PAGE, axis_name, legend, look, pen, plain, scale_of
+from counterpoint.runs import Run, over_seeds
 
 MEAN = "mean over sites"
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from counterpoint.figures.gather import Run, over_seeds, score_of
 from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 from counterpoint.results import Result
+from counterpoint.runs import Run, over_seeds, score_of
 
 
 def numbers(runs: Sequence[Run], metric: str | None = None) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from counterpoint.figures.dots import draw as draw
 from counterpoint.figures.dots import test_scores
-from counterpoint.figures.gather import Run, score_of
+from counterpoint.runs import Run, score_of
 
 
 def numbers(runs: Sequence[Run], metric: str | None = None) -> pd.DataFrame:

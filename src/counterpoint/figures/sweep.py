@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from counterpoint.errors import SettingsError
-from counterpoint.figures.gather import (
+from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
+from counterpoint.runs import (
     Run,
     over_seeds,
     said,
@@ -21,7 +22,6 @@ from counterpoint.figures.gather import (
     short,
     varying,
 )
-from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 
 SYMBOLS = {"perturbation": "perturbation α", "aggregation.start": "PFA threshold at the start"}
 

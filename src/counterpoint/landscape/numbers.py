@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from counterpoint.errors import SettingsError, nearest
-from counterpoint.figures.gather import Run
 from counterpoint.landscape.directions import Direction, Plane, filter_normalised, plane_through
 from counterpoint.landscape.scene import Scene, Weights, model_of, scenes, weights_of
 from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import losses_around
 from counterpoint.predictor import Predictor
 from counterpoint.results import Result
+from counterpoint.runs import Run
 from counterpoint.seeds import generator
 
 GLOBAL = "global optimum"

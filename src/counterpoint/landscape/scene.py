@@ -18,13 +18,13 @@ from counterpoint.data.batches import batches, scored_at_once
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.federation import input_shape
-from counterpoint.figures.gather import Run
 from counterpoint.first import laid_out
 from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import loss_on
 from counterpoint.layers import batch_norms
 from counterpoint.predictor import Predictor
 from counterpoint.results import Result
+from counterpoint.runs import Run
 from counterpoint.seeds import generator
 from counterpoint.settings import Settings, from_dict, read_file
 from counterpoint.tasks import make_task
