@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from counterpoint import calibration
+from counterpoint import api, calibration
 from counterpoint.calibration import choose_workers
 from counterpoint.crew import share_cores
 from counterpoint.settings import make_settings
@@ -75,6 +75,13 @@ def test_a_short_run_is_not_worth_the_start_of_processes(takes):
 def test_the_sites_share_two_cores(monkeypatch, images, asked, given):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     assert share_cores(images, *asked, torch.device("cpu")) == given
+
+
+def test_workers_asked_for_are_cut_to_the_cores(monkeypatch, tmp_path):
+    monkeypatch.setattr(api, "share_cores", lambda *given: (1, 2))
+    settings = {"workers": 2, "image_size": 32, "train_limit": 4}
+    chosen, *_ = api.prepare("fedavg", "phantom", tmp_path / "run", settings, lambda event: None)
+    assert (chosen.machine.workers, chosen.machine.threads) == (1, 2)
 
 
 def test_nothing_is_tried_where_there_is_no_choice(takes):

@@ -182,6 +182,20 @@ def test_a_key_is_for_its_owner_alone_and_never_overwritten(tmp_path):
     assert mark_of(read_key(file)) == mark_of(KEY)
 
 
+def test_a_key_is_written_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    file = write_key(tmp_path / "key", KEY)
+    assert read_key(file) == KEY
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with pytest.raises(SettingsError, match="left as it is"):
+        write_key(file, make_key())
+    assert read_key(file) == KEY
+    assert [one.name for one in tmp_path.iterdir()] == ["key"]
+
+
 def context(degree, primes, scale):
     made = tenseal.context(
         tenseal.SCHEME_TYPE.CKKS,

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from counterpoint import load, resume, run
+from counterpoint.cli.common import going_on
 from counterpoint.data import write_phantom
 from counterpoint.errors import StateError, TrainingError
 from counterpoint.folder import RunFolder, fingerprint
@@ -426,6 +427,55 @@ def test_models_chosen_long_ago_are_damaged(stopped):
     assert "chooses among the rounds from here on" in warnings[-1]
     assert result.results["chosen_round"] >= 2
     assert [event["from"] for event in events if "from" in event] == [2]
+
+
+def test_nothing_is_left_to_choose(stopped):
+    """The models chosen so far are damaged, and so is the notebook of an earlier round."""
+
+    def stop_at_the_test(event: dict[str, object]) -> None:
+        if "tested" in event:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        resume(stopped, report=stop_at_the_test)
+    *_, older, last = sorted((stopped / "state").glob("round-*.json"))
+    chosen = RunFolder(stopped)._read(last).candidates
+    (stopped / "state" / next(iter(chosen.values())).file).unlink()
+    cut(older)
+    with pytest.raises(StateError, match=r"damaged, and no round is left .* another --out"):
+        resume(stopped)
+    assert not (stopped / "models").exists()
+    assert not (stopped / "results.json").exists()
+
+
+def test_a_run_across_sites_is_not_resumed_here(stopped):
+    """Its states are at its sites; those of a rehearsal are gone."""
+    facts = json.loads((stopped / "state" / "facts.json").read_text())
+    (stopped / "state" / "facts.json").write_text(json.dumps(facts | {"plan": "its checksum"}))
+    code, _, error = call("resume", stopped)
+    assert code == 1
+    assert "Submit its job again" in error
+    assert "another --out" in error
+    code, _, error = call("run", "fedavg", "phantom", "--out", stopped)
+    assert code == 2
+    assert "choose another --out" in error
+    assert "resume" not in error
+    assert "resume" not in going_on(stopped)
+
+
+def test_workers_that_can_not_be(stopped):
+    code, _, error = call("resume", stopped, "--workers", 0)
+    assert code == 2
+    assert "machine.workers" in error
+
+
+def test_a_folder_that_was_left_half_written_is_swept(stopped, tiny):
+    left = stopped / ".predictions.123.part"
+    left.mkdir()
+    (left / "one.png").write_text("half")
+    resume(stopped)
+    assert not left.exists()
+    assert_same(stopped, tiny)
 
 
 def test_what_was_left_out_at_the_loading_stays_out(small, tmp_path):

@@ -18,7 +18,7 @@ from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.audit import read_record
 from counterpoint.remote.policy import Policy
-from counterpoint.remote.rehearsal import Rehearsal, plan_of
+from counterpoint.remote.rehearsal import Rehearsal, plan_of, rehearse
 from tests.lies import of_another_site, spoilt, without_one
 from tests.running import SHORT, TINY
 
@@ -434,6 +434,61 @@ def test_scores_that_are_no_numbers_are_not_taken(engine, value):
     engine.run(min_sites=1)
     (warning,) = warnings(engine)
     assert "its scores are not as they should be" in warning
+
+
+@pytest.mark.parametrize("kind", ["payload", "records"])
+def test_noise_counts_though_the_answer_came_too_late(small, tmp_path, quick, kind):
+    """The server has had it: two rounds asked are two rounds told, whoever made up the mean."""
+    if kind == "records":
+        pytest.importorskip("opacus")
+    noised = {"privacy": kind, "statistics": "group", "noise": 1.0, "clip": 1.0}
+    whole = Loopback(tmp_path / "whole", "fedavg", small, **noised)
+    wanted = whole.run().results["privacy"]
+    engine = Loopback(tmp_path / "late", "fedavg", small, **noised)
+
+    def change(site, message, reply):
+        answer = reply()
+        return None if (site, message.says.get("round")) == ("west", 2) else answer
+
+    engine.change = change
+    told = engine.run(min_sites=1).results["privacy"]
+    assert told["epsilon"] == wanted["epsilon"]
+    if kind == "payload":  # the other sites have had one mean only with what west sent
+        assert told["epsilon_of_means"]["west"] < wanted["epsilon_of_means"]["west"]
+
+
+def test_the_name_of_a_rehearsal_is_looked_at_before_anything_is_made(small, tmp_path):
+    with pytest.raises(SettingsError, match="'x y' can't be the name of a run"):
+        rehearse(
+            "fedavg",
+            str(small),
+            lambda job: None,
+            out=tmp_path / "x y",
+            report=print,
+            settings=SETTINGS,
+            min_sites=0,
+            workspace=None,
+        )
+    assert not (tmp_path / "x y").exists()
+
+
+def test_a_site_that_came_after_the_start_is_known_in_the_end(small, tmp_path, quick):
+    on_time = Loopback(tmp_path / "on_time", "fedavg", small)
+    wanted = on_time.run().results
+    engine = Loopback(tmp_path / "late", "fedavg", small)
+    hellos = []
+
+    def change(site, message, reply):
+        if (site, message.kind) == ("west", "hello"):
+            hellos.append(message)
+            return None if len(hellos) == 1 else reply
+        return reply
+
+    engine.change = change
+    results = engine.run(min_sites=1).results
+    assert len(hellos) == 2
+    assert results["training_images"] == wanted["training_images"]
+    assert results["data_fingerprint"] == wanted["data_fingerprint"]
 
 
 def test_a_policy_counts_the_rounds_itself(small, tmp_path, quick):

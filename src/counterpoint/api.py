@@ -10,7 +10,7 @@ import torch
 
 import counterpoint.data as readers
 from counterpoint.calibration import choose_workers
-from counterpoint.crew import Event, Report, choose_device, share_cores, told
+from counterpoint.crew import Event, Report, choose_device, one_at_a_time, share_cores, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate, input_shape
@@ -18,7 +18,7 @@ from counterpoint.first import new_predictor
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
 from counterpoint.results import Result
-from counterpoint.settings import Data, Settings, flatten, make_settings
+from counterpoint.settings import Data, Settings, changed, flatten, make_settings
 from counterpoint.tasks import Task, make_task
 
 
@@ -43,7 +43,7 @@ def run(
             gave.
         out: a folder that does not exist yet.
         report: is told of every score as it comes, and of what there is to say of the data. With
-            several workers it is called from a thread of its own.
+            several workers it is called from other threads, but never from two at once.
         settings: settings by name, as in a file.
         **options: the same by keyword; short names do: ``rounds=5, lr=0.1, local="deputy"``.
 
@@ -60,7 +60,7 @@ def run(
     >>> sorted(result.table.columns)
     ['accuracy', 'auc', 'loss', 'macro_f1']
     """
-    wanted = {**(settings or {}), **options}
+    report, wanted = one_at_a_time(report), {**(settings or {}), **options}
     chosen, federation, sites = prepare(method, data, Path(out), wanted, report)
     made = task_of(chosen, federation)
     if chosen.machine.workers is None:
@@ -105,8 +105,8 @@ def prepare(
     _require_statistics(chosen, federation)
     made = task_of(chosen, federation)
     new_predictor(chosen.method, made, input_shape(federation, chosen))  # fails here, if it does
-    _, threads = _cores(chosen, federation, device)
-    chosen = _with_machine(chosen, chosen.machine.workers, threads)
+    workers, threads = _cores(chosen, federation, device)
+    chosen = _with_machine(chosen, chosen.machine.workers and workers, threads)
     return chosen, *_decode(chosen, federation, report)
 
 
@@ -128,10 +128,16 @@ def resume(
         StateError: if the folder is not a run's, its data changed, or all saved rounds are
             damaged.
     """
-    folder = RunFolder.open(Path(out))
+    folder, report = RunFolder.open(Path(out)), one_at_a_time(report)
     chosen = folder.settings(method)
     if folder.finished:
         return _leave(Result(folder.path))
+    if folder.across_sites:
+        raise StateError(
+            f"{folder.path} is of a run across sites, which have its states. Submit its job again "
+            "to go on with it; a rehearsal (simulate) can't be gone on with: start it again with "
+            "another --out"
+        )
     if workers is not None:
         chosen = _with_machine(chosen, workers, chosen.machine.threads or 1)
     federation, sites = _decode(chosen, data or read_data(chosen, report), report)
@@ -248,5 +254,6 @@ def _calibrated(settings: Settings, federation: Federation, task: Task) -> Setti
 
 
 def _with_machine(settings: Settings, workers: int | None, threads: int) -> Settings:
-    machine = dataclasses.replace(settings.machine, workers=workers, threads=threads)
+    values = {"workers": workers, "threads": threads}
+    machine = changed(settings.machine, "machine", values)
     return dataclasses.replace(settings, machine=machine)

@@ -47,6 +47,17 @@ def told(report: Report, what: str) -> Callable[[int, int], None]:
     return lambda done, total: report({what: done, "of": total})
 
 
+def one_at_a_time(report: Report) -> Report:
+    """A report that several threads may call, and that is called by one after the other."""
+    turn = threading.Lock()
+
+    def in_turn(event: Event) -> None:
+        with turn:
+            report(event)
+
+    return in_turn
+
+
 def choose_device(name: str) -> torch.device:
     """The device by its name; ``auto`` is a GPU where there is one, else the CPU.
 

@@ -15,7 +15,7 @@ from counterpoint.client import ClientData, Row
 from counterpoint.crew import Report, choose_device, gather, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.encryption import EncryptedSum, Lock, make_key, read_key, write_key
-from counterpoint.errors import PayloadError
+from counterpoint.errors import PayloadError, StateError
 from counterpoint.exam import Tested
 from counterpoint.first import first_weights
 from counterpoint.folder import Notebook, RunFolder
@@ -47,6 +47,10 @@ class Sites(Protocol):
 
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
         """Have the models of the chosen round put where they belong; tell if all are one."""
+        ...
+
+    def about_data(self) -> Mapping[str, object]:
+        """For `results.json`: each site's number of training images, and the data's fingerprint."""
         ...
 
 
@@ -89,8 +93,6 @@ def federate(
         "data": federation.name,
         "protocol": federation.protocol,
         "holdout": holdout.name if holdout else None,
-        "training_images": {data.name: data.images for data in clients},
-        "data_fingerprint": federation.fingerprint,
         "data_notes": list(federation.notes),
         "device": str(choose_device(settings.machine.device)),
     }
@@ -103,9 +105,8 @@ def federate(
         gather(settings, task, shape, workers, threads, report) as crew,
     ):
         form, lock = federation.form, lock_here(folder, settings, len(clients))
-        return conduct(
-            play, Here(folder, settings, task, shape, form, by_name, holdout, crew, lock)
-        )
+        data = (by_name, holdout, federation.fingerprint)
+        return conduct(play, Here(folder, settings, task, shape, form, *data, crew, lock))
 
 
 def lock_here(folder: RunFolder, settings: Settings, sites: int) -> Lock | None:
@@ -153,6 +154,15 @@ def taking_part(sites: Sequence[object], settings: Settings, round: int) -> list
     drawn = random.Random(derive_seed(settings.seed, "participation", round))
     count = sites_a_round(len(sites), schedule.participation)
     return sorted(drawn.sample(range(len(sites)), count))
+
+
+def rounds_asked(sites: Sequence[str], settings: Settings) -> dict[str, list[int]]:
+    """For each site, the rounds that it is asked to train in; what leaves then has left."""
+    asked: dict[str, list[int]] = {site: [] for site in sites}
+    for round in range(1, settings.method.schedule.rounds + 1):
+        for number in taking_part(sites, settings, round):
+            asked[sites[number]].append(round)
+    return asked
 
 
 def sites_a_round(sites: int, participation: float) -> int:
@@ -257,6 +267,11 @@ def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
     folder, settings, facts = play.folder, play.settings, play.facts
     names = [name for name in play.names if name in notebook.candidates]
     chosen = {name: notebook.candidates[name] for name in names}
+    if not chosen:
+        raise StateError(
+            f"of {folder.path}, the models that validation chose are damaged, and no round is left "
+            "to choose from; start again with another --out"
+        )
     moment = "finetuned" if settings.method.schedule.finetune_epochs else "merged"
     tested, cases, intervals = [], [], {}
     progress = told(play.report, "tested")
@@ -270,9 +285,11 @@ def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
     same = sites.leave_models(notebook.best, chosen)
     if cases:  # across a network, they stay at the sites
         folder.write_table("test_cases.csv", cases)
+    asked = rounds_asked(play.names, settings)
     # Not noted in the notebook: if results.json is not reached, a resumed run cuts this off again.
     folder.append("scores.csv", tested)
     facts = {
+        **sites.about_data(),
         "data": facts["data"],
         "protocol": facts["protocol"],
         "score": play.task.score,
@@ -284,15 +301,13 @@ def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
         "chosen_round": notebook.best,
         "chosen_from": settings.method.schedule.first_choice,
         "validation": notebook.best_score,
-        "training_images": facts["training_images"],
         "images_with_gradient": notebook.gradients,
-        "data_fingerprint": facts["data_fingerprint"],
         "data_notes": facts["data_notes"],
         "versions": {name: version(name) for name in ("counterpoint", "torch", "numpy", "monai")}
         | {"python": platform.python_version()},
         "device": facts["device"],
     }
-    folder.write_results(summarise(folder.path, settings, len(play.names), facts))
+    folder.write_results(summarise(folder.path, settings, asked, facts))
     return Result(folder.path)
 
 

@@ -134,7 +134,7 @@ class RunFolder:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             go_on = (
                 f"go on with it by `counterpoint resume {path}`, or choose"
-                if (path / "settings.yaml").exists()
+                if (path / "settings.yaml").exists() and not RunFolder(path).across_sites
                 else "choose"
             )
             raise SettingsError(
@@ -198,6 +198,13 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise StateError(f"{path} can't be read: {error}") from error
         return dict(facts)
+
+    @property
+    def across_sites(self) -> bool:
+        """Whether the run's sites are elsewhere, with their states; a rehearsal's were."""
+        with suppress(StateError):
+            return "plan" in self.facts()
+        return False
 
     @property
     def finished(self) -> bool:
@@ -278,7 +285,10 @@ class RunFolder:
     def _sweep(self) -> None:
         """Remove what processes left that were killed while they wrote; all of them are gone."""
         for left in self.path.rglob(".*.part"):
-            left.unlink(missing_ok=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     def _read(self, path: Path, with_choice: bool = True) -> Notebook:
         try:

@@ -28,6 +28,7 @@ class Here:
     form: Form
     clients: Mapping[str, ClientData]
     holdout: ClientData | None
+    fingerprint: str
     crew: Crew[Any]
     lock: Lock | None = None
 
@@ -52,3 +53,8 @@ class Here:
         return write_models(
             self.folder.path, self.settings, self.task, self.shape, self.form, round, files
         )
+
+    def about_data(self) -> Mapping[str, object]:
+        """Each site's number of training images, and the data's fingerprint."""
+        images = {name: data.images for name, data in self.clients.items()}
+        return {"training_images": images, "data_fingerprint": self.fingerprint}

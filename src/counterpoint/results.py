@@ -271,9 +271,15 @@ def retrogress(scores: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
 
 
 def summarise(
-    path: Path, settings: Settings, sites: int, facts: Mapping[str, object]
+    path: Path,
+    settings: Settings,
+    asked: Mapping[str, Sequence[int]],
+    facts: Mapping[str, object],
 ) -> dict[str, object]:
-    """The content of ``results.json``, from what the run has logged."""
+    """The content of ``results.json``, from what the run has logged.
+
+    ``asked`` are the rounds that each site was asked to train in.
+    """
     scores, payloads = read_log(path / "scores.csv"), read_log(path / "payloads.csv")
     score, metrics = str(facts["score"]), [*cast("list[str]", facts["metrics"]), "loss"]
     test = scores[scores["split"] == "test"].set_index("site")[metrics]
@@ -282,7 +288,7 @@ def summarise(
     per_site = payloads.groupby(["round", "site", "direction"])["bytes"].sum()
     rounds = settings.method.schedule.rounds
     images = cast("dict[str, int]", facts["training_images"])
-    private = account(settings.method, images, scores, payloads)
+    private = account(settings.method, images, asked, payloads)
     return {
         "method": settings.method.name,
         "statistics": settings.method.statistics,
@@ -300,7 +306,7 @@ def summarise(
         },
         "bytes": {
             f"{direction}_per_round_and_site": (
-                float(per_site.xs(direction, level="direction").sum()) / rounds / sites
+                float(per_site.xs(direction, level="direction").sum()) / rounds / len(asked)
                 if direction in per_site.index.get_level_values("direction")
                 else 0.0
             )

@@ -165,23 +165,23 @@ def _apply(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Sett
     top = dict(changes.get("", {}))
     method = settings.method
     parts: dict[str, Any] = {
-        section: _replace(getattr(method, section), section, changes[section])
+        section: changed(getattr(method, section), section, changes[section])
         for section in ("schedule", *CHOICES)
         if section in changes
     }
     parts |= {
         k: top.pop(k) for k in ("perturbation", "adaptive", "statistics", "pooled") if k in top
     }
-    return _replace(
+    return changed(
         settings,
         "",
         top
-        | {"method": _replace(method, "", parts)}
-        | {s: _replace(getattr(settings, s), s, changes.get(s, {})) for s in ("data", "machine")},
+        | {"method": changed(method, "", parts)}
+        | {s: changed(getattr(settings, s), s, changes.get(s, {})) for s in ("data", "machine")},
     )
 
 
-def _replace(part: Part, section: str, values: Mapping[str, Any]) -> Part:
+def changed(part: Part, section: str, values: Mapping[str, Any]) -> Part:
     """Return ``part`` with other values, checked."""
     try:
         return dataclasses.replace(part, **values)  # type: ignore[type-var]

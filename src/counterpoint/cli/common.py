@@ -107,8 +107,12 @@ def rounds_in(folder: Path) -> bool:
 
 def going_on(folder: Path) -> str:
     """What is left of a run that was stopped, and how to go on with it."""
+    from counterpoint.folder import RunFolder
+
     if not (folder / "settings.yaml").is_file():
         return " before anything was begun"
+    if RunFolder(folder).across_sites:  # a rehearsal, whose sites' files are gone
+        return "; a rehearsal can't be gone on with, start it again with another --out"
     kept = ": complete rounds are kept" if rounds_in(folder) else " before a round was complete"
     return f"{kept}, go on with `counterpoint resume {folder}`"
 

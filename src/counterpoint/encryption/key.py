@@ -65,7 +65,7 @@ def write_key(path: Path, key: bytes) -> Path:
             file.write(key)
             file.flush()
             os.fsync(file.fileno())
-        os.link(aside, path)
+        _give_name(aside, path)
     except FileExistsError as error:
         raise SettingsError(f"{path} is there already and is left as it is") from error
     except OSError as error:
@@ -73,6 +73,17 @@ def write_key(path: Path, key: bytes) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return path
+
+
+def _give_name(aside: Path, path: Path) -> None:
+    """Give a file its name, unless there is one by that name."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        path.touch(exist_ok=False)
+        os.replace(aside, path)
 
 
 def read_key(path: Path) -> bytes:

@@ -1,7 +1,7 @@
 """What a run's noise is worth: the entry ``privacy`` of ``results.json``."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,24 +22,25 @@ BROKEN_OFF = "rounds that a site began and had to begin again, as after a crash:
 def account(
     method: "Method",
     images: Mapping[str, int],
-    scores: pd.DataFrame,
+    asked: Mapping[str, Sequence[int]],
     payloads: pd.DataFrame,
 ) -> dict[str, Any] | None:
     """Settings, epsilon of every site, and what is not covered; None where privacy is "none".
 
     Args:
         method: with its privacy.
-        images: training images of each client.
-        scores: as in ``scores.csv``; tells how many epochs each site trained.
-        payloads: as in ``payloads.csv``; tells who sent something in which round.
+        images: training images of each client, of those that have told it.
+        asked: for each client, the rounds that it was asked to train in. All of them count, for
+            what a client has sent has left it, though it came too late or was refused.
+        payloads: as in ``payloads.csv``; tells whose payloads became the mean of a round.
 
     Epsilon is None where nothing is guaranteed.
     """
     privacy = method.privacy
     if isinstance(privacy, PayloadNoise):
-        found = _of_payloads(method, privacy, list(images), payloads)
+        found = _of_payloads(method, privacy, asked, payloads)
     elif isinstance(privacy, RecordNoise):
-        found = _of_records(method, privacy, images, scores)
+        found = _of_records(method, privacy, images, asked)
     else:
         return None
     not_covered = [*found.pop("not_covered"), SCORES, COUNTS, BROKEN_OFF]
@@ -57,7 +58,10 @@ def account(
 
 
 def _of_payloads(
-    method: "Method", privacy: PayloadNoise, sites: list[str], payloads: pd.DataFrame
+    method: "Method",
+    privacy: PayloadNoise,
+    asked: Mapping[str, Sequence[int]],
+    payloads: pd.DataFrame,
 ) -> dict[str, Any]:
     """A site's other data could give any other change: two of norm ``clip`` are 2 clip apart.
 
@@ -65,17 +69,17 @@ def _of_payloads(
     noise of all but itself.
     """
     up = payloads[payloads["direction"] == "up"].groupby("round")["site"].unique()
-    sent = {site: [len(there) for there in up if site in there] for site in sites}
+    mixed = {site: [len(there) for there in up if site in there] for site in asked}
     far = math.inf if not privacy.noise else 2 / privacy.noise
     towards_server = {
-        s: epsilon_of([far] * len(rounds), privacy.delta) for s, rounds in sent.items()
+        s: epsilon_of([far] * len(rounds), privacy.delta) for s, rounds in asked.items()
     }
     towards_sites = {
         s: epsilon_of(
             [far / math.sqrt(present - 1) if present > 1 else math.inf for present in rounds],
             privacy.delta,
         )
-        for s, rounds in sent.items()
+        for s, rounds in mixed.items()
     }
     not_covered = []
     if method.local.shared != method.local.predicts or method.statistics in (
@@ -93,16 +97,18 @@ def _of_payloads(
 
 
 def _of_records(
-    method: "Method", privacy: RecordNoise, images: Mapping[str, int], scores: pd.DataFrame
+    method: "Method",
+    privacy: RecordNoise,
+    images: Mapping[str, int],
+    asked: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
     """Every image comes into a batch by chance; with or without it, a sum differs by clip."""
-    trained = scores[(scores["split"] == "validation") & (scores["epoch"] > 0)]
+    schedule = method.schedule
     models = len(NOISED[method.local.kind])  # one sample gives them all a step
     epsilon, steps = dict[str, float](), dict[str, int]()
     for site, count in images.items():
-        of_site = trained if method.pooled else trained[trained["site"] == site]
-        epochs = len(of_site[["round", "moment", "epoch"]].drop_duplicates())
-        an_epoch = steps_of(count, method.schedule.batch_size)
+        epochs = len(asked[site]) * schedule.local_epochs + schedule.finetune_epochs
+        an_epoch = steps_of(count, schedule.batch_size)
         steps[site] = epochs * an_epoch
         epsilon[site] = epsilon_of_steps(
             privacy.noise / math.sqrt(models), 1 / an_epoch, steps[site], privacy.delta
@@ -113,12 +119,14 @@ def _of_records(
     ]
     if method.local.kind == "ditto":
         not_covered.append("personal models, which are trained without noise and stay at a site")
+    if silent := [site for site in asked if site not in images]:
+        not_covered.insert(0, f"sites that have not said how many images they have: {silent}")
     few = [site for site, count in images.items() if privacy.delta * count >= 1]
     if few:
         not_covered.insert(0, f"a delta of 1/images or more allows an image to leak: {few}")
     return {
         "unit": "one training image",
-        "epsilon": _plain(epsilon),
+        "epsilon": dict.fromkeys(asked) | _plain(epsilon),
         "steps": steps,
         "accountant": "Renyi, by Opacus, for batches drawn by chance",
         "not_covered": not_covered,

@@ -1,10 +1,12 @@
 """The sites as the server reaches them across a network: messages out, checked answers back."""
 
 import hashlib
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,6 +20,7 @@ from counterpoint.encryption.total import read
 from counterpoint.errors import EncryptionError, PayloadError, StateError
 from counterpoint.exam import Tested
 from counterpoint.federation import Play, conduct, deciding
+from counterpoint.files import write_text
 from counterpoint.folder import LOSSES, SCORES, Notebook, RunFolder
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload, check
@@ -69,24 +72,46 @@ class Afar:
     models: dict[str, str | None] = field(default_factory=dict)
     """For each site that was tested, the digest of its chosen model; None if it is its own."""
 
-    def hello(self) -> dict[str, tuple[int, str]]:
-        """Ask all sites whether they are there and their data fit.
+    @cached_property
+    def known(self) -> dict[str, tuple[int, str]]:
+        """For each site that has ever said hello, its number of training images and fingerprint."""
+        try:
+            text = self._hellos.read_text(encoding="utf-8")
+            return {site: (images, data) for site, (images, data) in json.loads(text).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError) as error:
+            raise StateError(f"{self._hellos} can't be read: {error}") from error
 
-        Gives the number of training images, and the fingerprint of the data, of those that are.
-        """
-        sites = tuple(self.plan.sites.values())
-        replies = self.ask({site: Message("hello") for site in sites}, "at the start")
+    @property
+    def _hellos(self) -> Path:
+        return self.folder.state / "sites.json"
+
+    def hello(self, sites: Iterable[str], when: str, enough: int | None = None) -> None:
+        """Ask sites whether they are there and their data fit, and note what they say."""
+        replies = self.ask({site: Message("hello") for site in sites}, when, enough)
         if self.plan.settings.encrypt:
             require_one_key({site: str(reply.says.get("key")) for site, reply in replies.items()})
-        found = {}
+        found = 0
         for site, reply in replies.items():
             images, data = reply.says.get("images"), reply.says.get("data")
             if isinstance(images, int) and images >= 0 and isinstance(data, str):
-                found[site] = (images, data[:64])
+                self.known[site] = (images, data[:64])
+                found += 1
             else:
-                self.leave_out(site, "at the start", "it does not say how many images it has")
-        self.require(len(found), "at the start")
-        return found
+                self.leave_out(site, when, "it does not say how many images it has")
+        self.require(found, when, enough)
+        write_text(self._hellos, json.dumps(self.known, indent=1, sort_keys=True))
+
+    def about_data(self) -> Mapping[str, object]:
+        """Each site's number of training images, and the data's fingerprint, as far as known."""
+        told = {site: self.known[site] for site in self.plan.sites.values() if site in self.known}
+        lines = [f"{site}:{fingerprint}" for site, (_, fingerprint) in told.items()]
+        whole = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return {
+            "training_images": {site: images for site, (images, _) in told.items()},
+            "data_fingerprint": self.plan.facts.get("data_fingerprint", whole),
+        }
 
     def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
         """Have sites work a round; answers that are not as they should be are left out."""
@@ -112,6 +137,9 @@ class Afar:
                 why = str(error) if known else "its answer can't be read"
                 self.leave_out(order.site, when, why)
         self.require(len(answers), when, min(self.min_sites, len(orders)))
+        strangers = [a.visit.site for a in answers if a.visit.site not in self.known]
+        if strangers:  # they were not there at the start
+            self.hello(strangers, when, enough=0)
         for answer in answers:
             for row in answer.visit.rows:
                 self.report(row)
@@ -333,16 +361,8 @@ def conduct_afar(plan: Plan, path: Path, send: Send, min_sites: int, report: Rep
         folder = ServerFolder.create(path, plan.settings, plan.task.metrics, marked)
     afar = Afar(plan, folder, send, min_sites, report)
     with folder.lock():
-        found = afar.hello()
-        facts.setdefault("data_fingerprint", data_fingerprint(found))
-        facts["training_images"] = {site: images for site, (images, _) in found.items()}
+        afar.hello(plan.sites.values(), "at the start")
         facts["device"] = str(choose_device(plan.settings.machine.device))
         names = tuple(plan.sites.values())
         play = Play(folder, plan.settings, plan.task, plan.shape, names, facts, report)
         return conduct(play, afar)
-
-
-def data_fingerprint(sites: Mapping[str, tuple[int, str]]) -> str:
-    """SHA-256 (hex) over the fingerprints of the sites' data."""
-    lines = [f"{site}:{fingerprint}" for site, (_, fingerprint) in sites.items()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -116,11 +116,11 @@ class Plan:
             window = form.pop("window")
             form["window"] = None if window is None else (float(window[0]), float(window[1]))
             return cls(
-                name=_plain(str(values["name"])),
+                name=plain_name(str(values["name"])),
                 settings=chosen,
                 classes=tuple(str(name) for name in values["classes"]),
                 form=Form(**form),
-                sites={_plain(str(c)): str(site) for c, site in values["sites"].items()},
+                sites={plain_name(str(c)): str(site) for c, site in values["sites"].items()},
                 facts=dict(values["facts"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -168,8 +168,8 @@ def plan_without_data(
         "holdout": None,
         "data_notes": [],
     }
-    names = {_plain(site): site for site in sites}
-    plan = Plan(_plain(name), chosen, tuple(classes), form, names, facts)
+    names = {plain_name(site): site for site in sites}
+    plan = Plan(plain_name(name), chosen, tuple(classes), form, names, facts)
     new_predictor(chosen.method, plan.task, plan.shape)  # fails here, if it does
     return plan
 
@@ -193,10 +193,10 @@ def _require_allowed(name: str, known: set[str], imports: tuple[str, ...]) -> No
     )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name that is safe as that of a folder, or SettingsError.
 
-    >>> _plain("prrfl-1")
+    >>> plain_name("prrfl-1")
     'prrfl-1'
     """
     if not name or name != name.strip(". ") or not all(c.isalnum() or c in "-_." for c in name):

@@ -20,7 +20,7 @@ from counterpoint.encryption import make_key, write_key
 from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.files import write_bytes
 from counterpoint.folder import RunFolder
-from counterpoint.remote.plan import Plan
+from counterpoint.remote.plan import Plan, plain_name
 from counterpoint.remote.site_file import write_decoded, write_site_file
 from counterpoint.results import Result
 from counterpoint.settings import Settings
@@ -123,7 +123,7 @@ def plan_of(name: str, settings: Settings, federation: Federation) -> Plan:
         "data_notes": list(federation.notes),
     }
     clients = {f"site-{number}": site.name for number, site in enumerate(federation.sites, start=1)}
-    return Plan(name, settings, federation.classes, federation.form, clients, facts)
+    return Plan(plain_name(name), settings, federation.classes, federation.form, clients, facts)
 
 
 def shared_key(workspace: Path, encrypt: bool) -> dict[str, str]:
