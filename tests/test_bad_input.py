@@ -173,6 +173,8 @@ def test_a_bad_file_is_named_or_left_out(data, tmp_path, train, spoil):
     assert "site 'north'" in note
     assert str(bad) in note
     assert "left out" in " ".join((printed + errors).split())
+    code, shown, errors = call("inspect", data, "--skip-bad")
+    assert (code, str(bad) in shown + errors) == (0, True)
 
 
 def test_a_site_of_bad_files_only(data, tmp_path, train):

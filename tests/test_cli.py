@@ -54,6 +54,15 @@ def test_show_prints_the_table_again(finished: Path) -> None:
     for site, scores in test.items():
         line = next(line for line in shown.stdout.splitlines() if site in line)
         assert f"{100 * scores['macro_f1']:.1f}" in line
+    assert "note: " in shown.stdout
+    assert "retrogress of the personal model" in shown.stdout
+    assert "note: " not in call("show", finished, "--quiet").stdout
+
+
+def test_where_nothing_is_merged_nothing_is_lost_by_it(tmp_path: Path) -> None:
+    done = call("run", "local", "phantom", *SMALL, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "retrogress" not in done.stdout.replace("retrogress.png", "")
 
 
 def test_saved_settings_run_again_to_the_same_end(finished: Path, tmp_path: Path) -> None:

@@ -112,6 +112,43 @@ def test_masks_that_are_refused(save, image):
     assert caught.value.column == "fov"
 
 
+@pytest.mark.parametrize("shades", [[0, 128, 255], [0, 50, 100], [255, 128, 0], [0, 1, 2, 255]])
+def test_a_picture_of_a_few_shades_may_be_of_more_classes(save, image, shades):
+    values = np.array(shades, np.uint8)[np.arange(64).reshape(8, 8) % len(shades)]
+    told = ", ".join(map(str, sorted(shades)))
+    with pytest.raises(BadImageError, match=f"its values are {told}: .*--classes"):
+        read_mask(save(values), "", image, 8, 2)
+
+
+def test_two_shades_are_two_classes_however_dark(save, image):
+    values = np.eye(8, dtype=np.uint8)
+    assert (read_mask(save(values * 100), "", image, 8, 2) == values).all()
+
+
+def test_a_volume_has_whole_numbers():
+    with pytest.raises(BadImageError, match=r"a value of 0\.5"):
+        to_classes(np.array([0.0, 0.5, 1.0]), 2, grey=False)
+
+
+def test_a_mask_of_other_values_than_the_others_is_named(write, save, tmp_path):
+    path = write()
+    save(np.arange(64, dtype=np.uint8).reshape(8, 8) % 4, "y3-mask.png")
+    with pytest.raises(DataError, match=r"x0-mask.png is .* black and white.*y3-mask.png has .* 3"):
+        load(path)
+
+
+def test_a_class_that_no_training_mask_has_is_noted(write, save, tmp_path):
+    path = write()
+    for number in range(4):
+        save(np.zeros((8, 8), np.uint8), f"y{number}-mask.png")
+    federation, _ = decode(load(path), 8, cache=tmp_path / "cache")
+    assert [note for note in federation.notes if "mask" in note] == [
+        "site 'y' has no training mask with 'foreground' in it"
+    ]
+    again, _ = decode(federation, 8, cache=tmp_path / "cache")
+    assert again.notes == federation.notes
+
+
 def test_sizes_are_compared_upright(save):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -233,7 +233,11 @@ def test_tables_that_cannot_be_used(table, write, change, words):
     ("text", "words"),
     [
         (b"", "is empty"),
-        (b"site,image,label\n\xff\xfe,1,2\n", "not UTF-8"),
+        (b"site,image,label\nx,1,2\n\xff\xfe,1,2\n", "line 3, is not UTF-8"),
+        (b"site\timage\tlabel\nx\t1\t2\n", "separated by tabs"),
+        (b"hospital,image,label\nx,1,2\n", "is it 'hospital'. Call it 'site'"),
+        (b"site,image,diagnosis\nx,1,2\n", "is it 'diagnosis'. Call it 'label'"),
+        (b"site,image,masks\nx,1,2\n", "if 'masks' has the masks .* call it 'mask'"),
         (b'site,image,label\n"x,1,2\n', "check its quotes"),
         (b"site,image,label\nx,1\n", "line 2: 2 values but 3 columns"),
         (b"site,image,label\n\nx,1,2,3\n", "line 3: 4 values"),
@@ -270,6 +274,61 @@ def test_a_misspelt_split_or_patient_is_refused(table, write, column, meant):
     path = write(table.rename(columns={column: meant}))
     with pytest.raises(DataError, match=rf"'{meant}' is not used; did you mean '{column}'"):
         load(path)
+
+
+def test_groups_that_part_a_patient_are_refused(table, write):
+    """`group` comes before `patient`; a patient's lesions may well be told apart."""
+    table["patient"] = [f"{site}{i // 3}" for i, site in enumerate(table["site"])]
+    each = [f"g{i}" for i in range(24)]
+    with pytest.raises(DataError, match=r"lines 2 and 3: patient '10' is in two groups .*'group'"):
+        load(write(table.assign(group=each)))
+    by_patient = load(write(table), protocol="grouped")
+    assert load(write(table.assign(lesion=each)), protocol="grouped").fingerprint == (
+        by_patient.fingerprint
+    )
+
+
+def test_a_split_under_another_name_is_not_passed_over(table, write):
+    path = write(table.rename(columns={"split": "fold"}))
+    with pytest.raises(DataError, match="the column 'fold' holds a split, and only one called"):
+        load(path)
+    assert load(path, protocol="grouped").protocol == "grouped"
+
+
+def test_a_patient_under_another_name_is_named(table, write):
+    notes = " ".join(load(write(table.rename(columns={"patient": "pid"}))).notes)
+    assert "if 'pid' names patients, call it 'patient'" in notes
+
+
+def test_equal_images_with_different_labels_are_noted(table, write, tmp_path):
+    path = write(table)
+    (tmp_path / "1" / "1.png").write_bytes((tmp_path / "1" / "0.png").read_bytes())
+    notes = " ".join(load(path, protocol="grouped").notes)
+    assert "2 images have a twin of equal content with another label" in notes
+
+
+def test_a_class_named_twice(table, write):
+    with pytest.raises(DataError, match="the class 'dog' is named twice"):
+        load(write(table), classes=["cat", "dog", "dog"])
+
+
+def test_a_label_that_is_no_class(table, write):
+    with pytest.raises(DataError, match=r"24 different values for 24 images.*another column"):
+        load(write(table.assign(label=[f"text {i}" for i in range(24)])))
+
+
+def test_a_site_folder_whose_table_has_another_name(table, write, tmp_path):
+    write(table)
+    for site in ("1", "2"):
+        mine = table[table["site"] == site].assign(image=[f"{i}.png" for i in range(12)])
+        mine.to_csv(tmp_path / site / "labels.csv", index=False)
+    assert not [note for note in load(tmp_path).notes if "column 'site'" in note]
+    (tmp_path / "2" / "labels.csv").rename(tmp_path / "2" / "Labels.CSV")
+    with pytest.raises(DataError, match=r"2 has a table 'Labels.CSV' and no labels.csv"):
+        load(tmp_path)
+    (tmp_path / "2" / "Labels.CSV").rename(tmp_path / "2" / "labels.csv")
+    mine.assign(site="Graz").to_csv(tmp_path / "2" / "labels.csv", index=False)
+    assert any("its column 'site' is not looked at" in note for note in load(tmp_path).notes)
 
 
 def test_a_split_without_validation_gets_one(table, write):

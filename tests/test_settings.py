@@ -33,7 +33,11 @@ def test_a_part_of_another_kind_has_its_own_defaults() -> None:
     [
         ({"round": 3}, "unknown setting 'round'; did you mean 'rounds'"),
         ({"schedule.round": 3}, "did you mean 'schedule.rounds'"),
-        ({"rounds": "many"}, r"schedule.rounds: .*integer.*'many'"),
+        ({"rounds": "many"}, r"schedule.rounds: a whole number .*'many'"),
+        ({"rounds": True}, r"schedule.rounds: a number is needed \(got True\)"),
+        ({"data.sites": "Lyon,Graz"}, r"data.sites: a list is needed, \[a, b\] .*Lyon,Graz"),
+        ({"data.classes": [False, True]}, "data.classes: put it in quotes"),
+        ({"lr": float("nan")}, "schedule.lr: a number is needed that is one"),
         ({"rounds": 0}, r"schedule.rounds: .*greater than or equal to 1 \(got 0\)"),
         ({"lr": -1}, "schedule.lr"),
         ({"local": "depty"}, "unknown local 'depty'; did you mean 'deputy'"),
@@ -68,3 +72,10 @@ def test_files_that_are_no_settings(tmp_path: Path, text: str) -> None:
         read_file(tmp_path / "bad.yaml")
     with pytest.raises(SettingsError, match="missing"):
         read_file(tmp_path / "missing.yaml")
+
+
+def test_a_setting_that_is_twice_in_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("schedule:\n  rounds: 1\n  lr: 0.1\n  rounds: 3\n")
+    with pytest.raises(SettingsError, match=r"line 4, column 3: 'rounds' is twice"):
+        read_file(file)

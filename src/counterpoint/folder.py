@@ -148,6 +148,8 @@ class RunFolder:
         Raises:
             StateError: if there is none at ``path``.
         """
+        if not path.exists():
+            raise StateError(f"{path} is not the folder of a run: there is no such folder")
         if not (path / "settings.yaml").is_file() or not (path / "state").is_dir():
             raise StateError(
                 f"{path} is not the folder of a run: settings.yaml or state/ is missing"

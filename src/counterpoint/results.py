@@ -50,8 +50,13 @@ class Result:
         try:
             values = dict(json.loads(file.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError) as error:
+            if not self.path.exists():
+                raise StateError(f"{self.path} is not the folder of a run: there is no such folder") from error
             if not (self.path / "settings.yaml").is_file():
-                raise StateError(f"{self.path} is not the folder of a run") from error
+                raise StateError(
+                    f"{self.path} is not the folder of a run (of a folder with several runs, "
+                    "`counterpoint report` makes a page)"
+                ) from error
             raise StateError(
                 f"{self.path} has no results yet; go on with `counterpoint resume {self.path}`"
             ) from error

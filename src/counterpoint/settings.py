@@ -181,14 +181,32 @@ def _apply(settings: Settings, changes: Mapping[str, Mapping[str, Any]]) -> Sett
     )
 
 
+_PLAINLY = {
+    "tuple_type": "a list is needed, [a, b]",
+    "missing": "there are too few values",
+    "int_parsing": "a whole number is needed",
+    "float_parsing": "a number is needed",
+}
+"""What pydantic says in words of its own, by its name for it."""
+
+
 def changed(part: Part, section: str, values: Mapping[str, Any]) -> Part:
     """Return ``part`` with other values, checked."""
+    for name, value in values.items():
+        if isinstance(value, bool) and type(getattr(part, name, None)) in (int, float):
+            raise SettingsError(
+                f"setting {f'{section}.{name}'.lstrip('.')}: a number is needed (got {value!r})"
+            )
     try:
         return dataclasses.replace(part, **values)  # type: ignore[type-var]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(place) for place in (section, *first["loc"][:1]) if place != "")
-        what = first["msg"].removeprefix("Value error, ")
+        what = _PLAINLY.get(first["type"], first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "string_type" and isinstance(first["input"], bool):
+            what = "put it in quotes: YAML takes yes, no, on and off for true and false"
+        if first["input"] != first["input"]:
+            what = "a number is needed that is one"
         got = f" (got {first['input']!r})" if first["loc"] else ""
         raise SettingsError(f"setting {where}: {what}{got}".replace("setting :", "")) from None
 
@@ -271,6 +289,19 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(as_dict(settings), sort_keys=False, allow_unicode=True)
 
 
+class OnceEach(yaml.SafeLoader):
+    """Plain YAML in which no name may come twice: which of its values was meant?"""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping of a node."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"'{key.value}' is twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """Read settings from a YAML or TOML file, as nested values.
 
@@ -279,7 +310,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, OnceEach)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(
             f"settings file {path} can't be read: {what_is_wrong(error)}; correct it there"

@@ -81,13 +81,15 @@ def inspect(
             autocompletion=completes("volumes"),
         ),
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave missing files out.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave missing and unreadable files out.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of a split that is made.", min=0)] = 1,
 ) -> None:
     """Show sites, classes, sizes, splits, leakage and mean colour of data."""
     from counterpoint.crew import told
+    from counterpoint.data import decode, load
     from counterpoint.data import inspect as look
-    from counterpoint.data import load
     from counterpoint.errors import LeakageError
     from counterpoint.report.live import live_display
     from counterpoint.report.table import frame_table
@@ -107,6 +109,8 @@ def inspect(
             federation = read(protocol=protocol, progress=told(report, "checked"))
         except LeakageError:  # to be looked at, not to be trained on
             federation = read(protocol="given")
+        if skip_bad:
+            federation, _ = decode(federation, 32, skip_bad=True, progress=told(report, "decoded"))
         frame = look(federation, progress=told(report, "inspected"))
     table = frame_table(frame, f"{federation.name}, protocol {federation.protocol}")
     give(table, {"sites": frame.to_dict("index"), "notes": list(federation.notes)})
@@ -117,4 +121,5 @@ def inspect(
         elif not state["json"]:
             note(sentence)
     if not leaks:
-        say("leakage: none found")
+        known = not any("no known patient" in sentence for sentence in federation.notes)
+        say(f"leakage: none found{'' if known else ', as far as patients are known'}")

@@ -20,6 +20,7 @@ from counterpoint.cli.common import (
     parsed,
     say,
     shown_live,
+    state,
     words,
 )
 from counterpoint.cli.complete import completes
@@ -445,7 +446,10 @@ def show_result(result: "Result") -> None:
     """Print the results of a run, and where everything is."""
     from counterpoint.report.table import results_table
 
-    give(results_table(result), {"folder": str(result.path)} | result.results)
+    give(
+        results_table(result, notes=not state["quiet"]),
+        {"folder": str(result.path)} | result.results,
+    )
     say(
         f"Everything is in {result.path}: scores.csv, test_cases.csv, results.json, models/, "
         "payloads.csv, retrogress.png"

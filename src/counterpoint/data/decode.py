@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,9 +88,30 @@ def decode(
         remember(folder, bad)
         # from the start, so that the notes are the same whatever was known before
         return decode(given, image_size, cache, skip_bad=True, progress=progress)
-    return federation, [
-        one.site_data(site.name) for one, site in zip(work, federation.everyone, strict=True)
-    ]
+    sites = [one.site_data(site.name) for one, site in zip(work, federation.everyone, strict=True)]
+    if federation.task == "segmentation":
+        found = _notes_on_masks(sites, federation.classes)
+        notes = dict.fromkeys((*federation.notes, *found))  # once, if decoded again
+        federation = replace(federation, notes=tuple(notes))
+    return federation, sites
+
+
+def _notes_on_masks(sites: Sequence[SiteData], classes: Sequence[str]) -> list[str]:
+    """Return notes on classes that no training mask of a site has."""
+    notes = []
+    for site in sites:
+        part, missing = site.part("train"), set(range(len(classes)))
+        assert part.targets is not None
+        for row in part.rows:  # mostly the first ones have them all
+            missing -= {*np.flatnonzero(np.bincount(part.targets[row].ravel()))}
+            if not missing:
+                break
+        notes += [
+            f"site '{site.name}' has no training mask with '{classes[number]}' in it"
+            for number in sorted(missing)
+            if len(part)
+        ]
+    return notes
 
 
 def _array_folder(cache: str | os.PathLike[str] | None) -> Path:

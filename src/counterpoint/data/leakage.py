@@ -64,3 +64,9 @@ def shared_across_sites(rows: pd.DataFrame) -> tuple[str, ...]:
 def repeated_files(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows whose file content is in the same part more than once."""
     return rows[rows.duplicated(["split", "content"], keep=False)]
+
+
+def differently_labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose file content comes with several labels, twins side by side."""
+    several = rows.groupby("content")["label"].transform("nunique") > 1
+    return rows[several].sort_values("content", kind="stable")

@@ -13,6 +13,9 @@ from counterpoint.data.volumes import chosen_slices, cut, geometry_of, kind_of, 
 
 Mask = npt.NDArray[np.uint8]
 
+SHADES = -1
+"""Of a mask in black and white, see `highest_class`."""
+
 _FEW = 15  # larger values are shades of grey and not numbers of classes
 _HALF = 127  # a JPEG's black and white are blurred: what is lighter than this is white
 
@@ -43,7 +46,8 @@ def read_mask(mask: str, fov: str, image: str, classes: int) -> Mask:
     """Return a mask (slices, rows, columns): indices of classes, `IGNORED` outside ``fov``.
 
     With two classes all that is not background is 1: in a picture with values above 15 what is
-    lighter than half of 255, else what is not 0. With more classes the values are the indices.
+    lighter than half of 255 (or of its lightest value, if that is darker), else what is not 0.
+    With more classes the values are the indices.
     A picture is the mask of a photograph, or of a DICOM file with one frame; a NIfTI file is that
     of a NIfTI or DICOM image, whose place in space it must have. ``fov`` may be an empty text.
 
@@ -62,14 +66,17 @@ def to_classes(
 ) -> Mask:
     """Return a mask's values as indices of classes; ``grey`` for pictures, see `read_mask`.
 
-    >>> to_classes(np.array([0, 3, 250, 255]), 2).tolist()
-    [0, 0, 1, 1]
+    >>> to_classes(np.array([0, 3, 5, 249, 255]), 2).tolist()
+    [0, 0, 0, 1, 1]
     >>> to_classes(np.array([0, 3, 1]), 2).tolist(), to_classes(np.array([0, 3]), 4).tolist()
     ([0, 1, 1], [0, 3])
     """
-    if classes == 2:
-        shades = grey and values.max(initial=0) > _FEW
-        return (values > (_HALF if shades else 0)).astype(np.uint8)
+    lightest = values.max(initial=0)
+    if classes == 2 and grey and lightest > _FEW:
+        _require_two_shades(values, column)
+        values = values > min(_HALF, lightest // 2)
+    elif classes == 2 and (values == np.rint(values)).all():
+        values = values > 0
     wrong = values[(values < 0) | (values >= classes) | (values != np.rint(values))]
     if wrong.size:
         raise BadImageError(
@@ -78,6 +85,20 @@ def to_classes(
             column,
         )
     return values.astype(np.uint8)
+
+
+def _require_two_shades(values: npt.NDArray[Any], column: str) -> None:
+    """Raise BadImageError for a picture of three or four shades: is it of two classes or of more?
+
+    Blurred edges, of JPEG files or after resizing, have many shades, and few pixels each.
+    """
+    shades, counts = np.unique(values, return_counts=True)
+    if 3 <= len(shades) <= 4 and counts[1:-1].max() > values.size / 100:
+        raise BadImageError(
+            f"its values are {', '.join(f'{shade:g}' for shade in shades)}: of two classes they "
+            "must be 0 and 255, of more (--classes background,disc,cup) 0, 1, 2; save it so",
+            column,
+        )
 
 
 def nearest_neighbour(values: Mask, size: int) -> Mask:
@@ -95,8 +116,9 @@ def nearest_neighbour(values: Mask, size: int) -> Mask:
 def highest_class(mask: str) -> int:
     """Return the highest class that is in a mask, for finding out how many there are.
 
-    A picture with values above 15 has two, and so has any mask with 0 and 255 only. A file that is
-    not there or broken has none: what is wrong with it is said when it is decoded.
+    A picture with values above 15 has two, and so has any mask with 0 and 255 only: these give
+    `SHADES`. A file that is not there or broken has none: what is wrong with it is said when it is
+    decoded.
     """
     try:
         volume = kind_of(mask) == "nifti"
@@ -105,8 +127,8 @@ def highest_class(mask: str) -> int:
         return 0
     highest = values.max(initial=0)
     if not volume and highest > _FEW:
-        return 1
-    return 1 if highest == 255 and np.isin(values, (0, 255)).all() else int(highest)
+        return SHADES
+    return SHADES if highest == 255 and np.isin(values, (0, 255)).all() else int(highest)
 
 
 def _nifti(

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from counterpoint.data.dicom import patient_group
-from counterpoint.data.masks import highest_class
+from counterpoint.data.masks import SHADES, highest_class
 from counterpoint.data.site import IGNORED, Reading, Task
 from counterpoint.data.tables import (
     class_names,
     clean_label,
+    holds_a_split,
     misspelt,
     read_table,
     require_values,
@@ -22,6 +23,8 @@ from counterpoint.data.volumes import kind_of
 from counterpoint.errors import DataError, nearest
 
 _GROUPS = ("group", "patient", "patient_id", "lesion", "lesion_id")
+_MAY_BE_GROUPS = ("pid", "patientid", "subject", "subject_id", "participant_id", "case_id", "case")
+_PATIENTS = ("patient", "patient_id")
 _FIELDS = ("fov", "fov_mask")
 _REQUIRED = {"classification": ("image", "label"), "segmentation": ("image", "mask")}
 
@@ -77,12 +80,22 @@ def read_own(
     else:
         sources = _site_folders(path, task, notes)
     _require_no_misspelt(sources, use_split)
+    _require_whole_patients(sources)
     _require_split_everywhere(sources, use_split)
     tables = {
         site: _to_site(file, raw, site, use_split, task) for site, (file, raw) in sources.items()
     }
     notes += _notes_on_columns(sources, tables)
+    for name in only_classes or ():
+        if list(only_classes or ()).count(name) > 1:
+            raise DataError(f"the class '{name}' is named twice; name every class once")
     labels = class_names([label for table in tables.values() for label in table["label"]])
+    images = sum(map(len, tables.values()))
+    if only_classes is None and task == "classification" and 2 * len(labels) > images > 2:
+        raise DataError(
+            f"the column 'label' has {len(labels)} different values for {images} images; a class "
+            "needs several images: is the class in another column?"
+        )
     if only_classes is not None and task == "classification":
         _require_labels(sources, tables, only_classes)
         labels = tuple(only_classes)
@@ -98,9 +111,16 @@ def read_own(
 def _mask_classes(tables: dict[str, pd.DataFrame], names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the masks' values; without ``names`` all masks are looked through."""
     if names is None:
-        paths = {path for table in tables.values() for path in table["mask"]}
+        paths = sorted({path for table in tables.values() for path in table["mask"]})
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            highest = max(pool.map(highest_class, sorted(paths)), default=0)
+            found = dict(zip(paths, pool.map(highest_class, paths), strict=True))
+        highest = max(found.values(), default=0)
+        if highest > 1 and SHADES in found.values():
+            odd, shaded = (next(p for p in paths if found[p] == of) for of in (highest, SHADES))
+            raise DataError(
+                f"{shaded} is a mask in black and white, of two classes, but {odd} has values up "
+                f"to {highest}; save all masks with the same values"
+            )
         names = ["background", *map(str, range(1, highest + 1))]
         if highest < 2:
             names = ["background", "foreground"]
@@ -134,13 +154,22 @@ def _site_folders(
             f"labels.csv (columns {columns})"
         )
     left_out = [p.name for p in inside if p not in sites]
+    for place in inside:
+        tables = [file.name for file in place.glob("*.[cC][sS][vV]")]
+        if place not in sites and tables:
+            raise DataError(
+                f"{place} has a table '{sorted(tables)[0]}' and no labels.csv; call it labels.csv "
+                "if this is a site, or take the folder away"
+            )
     if left_out:
         notes.append(f"folders without labels.csv were left out: {', '.join(left_out)}")
     sources = {
         p.name: (p / "labels.csv", read_table(p / "labels.csv", _REQUIRED[task])) for p in sites
     }
-    for file, table in sources.values():
+    for site, (file, table) in sources.items():
         _require_different_images(file, table)
+        if "site" in table and (table["site"] != site).any():
+            notes.append(f"{file}: its column 'site' is not looked at; the folder's name counts")
     return sources
 
 
@@ -164,6 +193,28 @@ def _require_no_misspelt(sources: dict[str, tuple[Path, pd.DataFrame]], use_spli
         optional = (*(["split"] if use_split else []), *([] if _group_column(table) else _GROUPS))
         for text in misspelt(list(table.columns), optional):
             raise DataError(f"{file}: {text} Rename it, to something else if that is not meant")
+        other = holds_a_split(table) if use_split and "split" not in table else None
+        if other:
+            raise DataError(
+                f"{file}: the column '{other}' holds a split, and only one called 'split' is used; "
+                "rename it, or make a new split with protocol='grouped' (--protocol grouped)"
+            )
+
+
+def _require_whole_patients(sources: dict[str, tuple[Path, pd.DataFrame]]) -> None:
+    """Raise DataError if groups tell images apart that are of one patient, says another column."""
+    for file, table in sources.values():
+        used = _group_column(table)
+        for other in [name for name in _PATIENTS if name in table and name != used]:
+            known = table[table[other] != ""]
+            for patient, rows in known.groupby(other, sort=False):
+                if rows[used].nunique() > 1:
+                    lines = rows.drop_duplicates(used).index[:2].tolist()
+                    raise DataError(
+                        f"{file}, lines {lines[0]} and {lines[1]}: {other} '{patient}' is in two "
+                        f"groups of the column '{used}', which would part its images; keep one of "
+                        "the two columns"
+                    )
 
 
 def _has_split(table: pd.DataFrame) -> bool:
@@ -252,6 +303,8 @@ def _notes_on_columns(
         unknown = int(tables[site]["group"].str.startswith("image:").sum())
         if unknown:
             why = "no column group, patient or lesion_id" if column is None else f"empty '{column}'"
+            if column is None and (other := [name for name in _MAY_BE_GROUPS if name in table]):
+                why += f"; if '{other[0]}' names patients, call it 'patient'"
             notes.append(
                 f"site '{site}': {unknown} of {len(table)} images have no known patient or lesion "
                 f"({why}), so images of one patient can't be kept in one part"

@@ -11,7 +11,12 @@ from typing import Literal
 import pandas as pd
 
 from counterpoint.data.files import Progress, content_hashes
-from counterpoint.data.leakage import find_leaks, repeated_files, shared_across_sites
+from counterpoint.data.leakage import (
+    differently_labelled,
+    find_leaks,
+    repeated_files,
+    shared_across_sites,
+)
 from counterpoint.data.site import PARTS
 from counterpoint.data.split import grouped_split, limit_rows, merge_groups
 from counterpoint.data.validation import complete_split
@@ -49,10 +54,11 @@ def existing_rows(
             why = "" if not os.path.exists(path) else ", which may not be read"
             first.append(f"{path} (line {line}{why})")
         text = f"site '{site}': {len(lost)} of {len(table)} images or masks are missing"
+        slash = "; write / where there is \\" if "\\" in first[0] else ""
         if not skip_bad:
             raise DataError(
                 f"{text}, first: {', '.join(first)}; correct the paths, which are relative to the "
-                "table's folder, or leave such rows out with skip_bad=True (--skip-bad)"
+                f"table's folder{slash}, or leave such rows out with skip_bad=True (--skip-bad)"
             )
         notes.append(f"{text} and were left out, first: {', '.join(first)}")
     return result
@@ -124,6 +130,10 @@ def check_leakage(
     if len(repeated):
         first = ", ".join(repeated["image"][:3])
         notes.append(f"{len(repeated)} images have a twin of equal content in their part: {first}")
+    torn = differently_labelled(frame)
+    if len(torn):
+        first = ", ".join(torn["image"][:2])
+        notes.append(f"{len(torn)} images have a twin of equal content with another label: {first}")
     if not leaks:
         return
     text = "the split leaks: " + "; ".join(map(str, leaks))

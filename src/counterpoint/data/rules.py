@@ -47,6 +47,7 @@ def _check_site(site: Site, classes: Sequence[str], task: str) -> list[str]:
         raise DataError(f"site '{site.name}' has no images; add some or leave the site out")
     counts = {part: int((site.table["split"] == part).sum()) for part in PARTS}
     found = ", ".join(f"{n} {part}" for part, n in counts.items())
+    found += f", in {site.table['group'].nunique()} group(s)" if "group" in site.table else ""
     for part, least in (("train", 2), ("validation", 1), ("test", 1)):
         if counts[part] < least:
             raise DataError(

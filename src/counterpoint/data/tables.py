@@ -16,6 +16,15 @@ _SPLITS = {
     "valid": "validation",
     "val": "validation",
     "test": "test",
+    "training": "train",
+    "dev": "validation",
+    "testing": "test",
+}
+_OTHER_NAMES = {
+    "site": ("hospital", "centre", "center", "institution", "client", "clinic"),
+    "image": ("filename", "file", "path", "image_path", "img", "image_id"),
+    "label": ("class", "diagnosis", "dx", "target", "category"),
+    "mask": ("masks", "segmentation", "seg", "mask_path"),
 }
 
 
@@ -52,7 +61,9 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
             reader = csv.reader(file, strict=True)
             lines = [(reader.line_num, [v.strip() for v in values]) for values in reader]
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}); save it as CSV UTF-8") from error
+        raise DataError(
+            f"{path}, line {_line_that_is_no_text(path)}, is not UTF-8 text; save it as CSV UTF-8"
+        ) from error
     except csv.Error as error:
         raise DataError(f"{path} can't be read as a CSV ({error}); check its quotes") from error
     except OSError as error:
@@ -60,19 +71,39 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, values) for number, values in lines if any(values)]
 
 
+def _line_that_is_no_text(path: Path) -> int:
+    lines = path.read_bytes().split(b"\n")
+    return next(n for n, line in enumerate(lines, 1) if "\ufffd" in line.decode(errors="replace"))
+
+
 def _check_columns(path: Path, names: list[str], required: tuple[str, ...]) -> None:
     """Raise DataError unless all required columns are there, once."""
     for name in required:
         if name not in names:
-            if len(names) == 1 and ";" in names[0]:
-                raise DataError(f"{path} is separated by semicolons; save it with commas")
+            for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+                if len(names) == 1 and mark in names[0]:
+                    raise DataError(f"{path} is separated by {word}; save it with commas")
+            other = next((n for n in _OTHER_NAMES.get(name, ()) if n in names), None)
+            masks = next((n for n in _OTHER_NAMES["mask"] if n in names), None)
+            hint = f"; is it '{other}'? Call it '{name}'" if other else nearest(name, names)
+            if name == "label" and masks and not hint:
+                hint = f"; if '{masks}' has the masks of a segmentation, call it 'mask'"
             raise DataError(
-                f"{path} has no column '{name}'{nearest(name, names)} "
+                f"{path} has no column '{name}'{hint} "
                 f"(its columns: {', '.join(names)}; required: {', '.join(required)})"
             )
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise DataError(f"{path} has the column '{twice[0]}' more than once; keep one of them")
+
+
+def holds_a_split(table: pd.DataFrame) -> str | None:
+    """Return the name of a column in which every row says train, validation or test."""
+    for name in table.columns:
+        values = {str(value).lower() for value in table[name]}
+        if len(values) > 1 and values <= _SPLITS.keys():
+            return str(name)
+    return None
 
 
 def misspelt(names: list[str], known: tuple[str, ...]) -> list[str]:

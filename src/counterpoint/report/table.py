@@ -59,7 +59,7 @@ USUAL = (
 """What a method does where it says nothing else."""
 
 
-def results_table(result: Result) -> RenderableType:
+def results_table(result: Result, notes: bool = True) -> RenderableType:
     """Test scores per site with mean and worst site, and what else a run says at its end."""
     values = result.results
     table = Table(
@@ -94,6 +94,7 @@ def results_table(result: Result) -> RenderableType:
         f"{100 * numbers['mean']:+.1f} points of {heading(score, unit=False)} lost at a merge on "
         "average"
         for model, numbers in values["retrogress"].items()
+        if values["bytes"]["down_per_round_and_site"]  # else nothing is merged
     ]
     sent, got = (values["bytes"][f"{d}_per_round_and_site"] for d in ("up", "down"))
     lines.append(f"each site and round: {megabytes(sent)} up, {megabytes(got)} down")
@@ -102,7 +103,7 @@ def results_table(result: Result) -> RenderableType:
         lines.append(f"not covered by it: {'; '.join(private['not_covered'])}")
     if encrypted := values.get("encryption"):
         lines.append(encryption_in_words(encrypted))
-    lines += [f"note: {note}" for note in values["data_notes"]]
+    lines += [f"note: {note}" for note in values["data_notes"] if notes]
     return Group(table, *(Text(line) for line in lines))
 
 
