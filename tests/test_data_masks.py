@@ -120,6 +120,12 @@ def test_a_picture_of_a_few_shades_may_be_of_more_classes(save, image, shades):
         read_mask(save(values), "", image, 8, 2)
 
 
+def test_shades_of_sixteen_bits(save, image):
+    values = np.array([0, 30000, 65535], np.uint16)[np.arange(64).reshape(8, 8) % 3]
+    with pytest.raises(BadImageError, match="its values are 0, 30000, 65535: "):
+        read_mask(save(values), "", image, 8, 2)
+
+
 def test_two_shades_are_two_classes_however_dark(save, image):
     values = np.eye(8, dtype=np.uint8)
     assert (read_mask(save(values * 100), "", image, 8, 2) == values).all()

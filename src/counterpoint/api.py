@@ -131,6 +131,7 @@ def resume(
     folder, report = RunFolder.open(Path(out)), one_at_a_time(report)
     chosen = folder.settings(method)
     if folder.finished:
+        report({"note": f"{folder.path} was complete already"})
         return _leave(Result(folder.path))
     if folder.across_sites:
         raise StateError(

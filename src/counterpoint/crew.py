@@ -74,7 +74,9 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"device '{name}' can't be used here: {reason}") from error
+        raise SettingsError(
+            f"device '{name}' can't be used here; auto, cpu, cuda or cuda:1 are usual ({reason})"
+        ) from error
     if device.type == "cuda":  # the same kernels and numbers each time, at some cost of speed
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False

@@ -51,7 +51,9 @@ class Result:
             values = dict(json.loads(file.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError) as error:
             if not self.path.exists():
-                raise StateError(f"{self.path} is not the folder of a run: there is no such folder") from error
+                raise StateError(
+                    f"{self.path} is not the folder of a run: there is no such folder"
+                ) from error
             if not (self.path / "settings.yaml").is_file():
                 raise StateError(
                     f"{self.path} is not the folder of a run (of a folder with several runs, "

@@ -296,6 +296,8 @@ class OnceEach(yaml.SafeLoader):
         """Make a mapping of a node."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
             if key.value in seen:
                 raise yaml.MarkedYAMLError(None, None, f"'{key.value}' is twice", key.start_mark)
             seen.add(key.value)

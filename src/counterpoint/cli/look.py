@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from counterpoint.cli.common import command, err, give, note, say, state, warn, words
+from counterpoint.cli.common import command, err, give, note, parsed, say, state, warn, words
 from counterpoint.cli.complete import completes
 
 
@@ -81,6 +81,11 @@ def inspect(
             autocompletion=completes("volumes"),
         ),
     ] = None,
+    sites: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="A site that is not to train.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Range of a volume's own units that is shown: LOW,HIGH.")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave missing and unreadable files out.")
     ] = False,
@@ -101,6 +106,9 @@ def inspect(
         task=task,
         classes=words(classes),
         volumes=volumes,
+        sites=words(sites),
+        holdout=holdout,
+        window=parsed(f"[{window}]", "--window") if window else None,
         seed=seed,
         skip_bad=skip_bad,
     )
