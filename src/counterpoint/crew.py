@@ -183,7 +183,8 @@ def gather(
             ) from error
 
     try:
-        yield crew
+        with settled(threads):  # more in this process would wait for the cores that workers have
+            yield crew
     finally:
         # It ends waiting jobs itself, and stumbles over those that were cancelled before.
         executor.shutdown(wait=True, kill_workers=True)
