@@ -17,7 +17,7 @@ from counterpoint.processor import settled
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
 
-START = 8.0
+START = 3.0
 """Seconds that worker processes take before their first step: imports, on cores that are busy."""
 
 ENOUGH = 8
