@@ -310,6 +310,24 @@ def test_workers_change_nothing(small, killed, tmp_path, case):
     assert saved == one.replace("workers: 1", "workers: 2") != one
 
 
+def test_the_servers_process_has_the_threads_of_a_worker(small, tmp_path):
+    """With more it would wait for cores that its workers have, at every sum."""
+    before, seen = torch.get_num_threads(), []
+
+    def report(event: dict[str, object]) -> None:
+        if "validation" in event:
+            seen.append(torch.get_num_threads())
+
+    torch.set_num_threads(3)
+    try:
+        two = SHORT | TINY | {"workers": 2}
+        run("fedavg", str(small), out=tmp_path / "run", settings=two, report=report)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+
+
 # Interrupted
 
 
