@@ -251,6 +251,16 @@ def die_at(write: int | str) -> None:
     os.replace, folder.append_text = torn_replace, torn_append
 
 
+HELD: list[bytes] = []
+
+
+def grow(client, job, report):
+    """Hold on to 400 MB more for good, and say who does."""
+    HELD.append(bytes(400 * 2**20))
+    time.sleep(1.1)
+    return os.getpid()
+
+
 def die_with_the_lock(client, job, report):
     """Do a job as a worker that is killed while it reports: what it held stays locked."""
     report({"job": job})

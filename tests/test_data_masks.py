@@ -112,12 +112,25 @@ def test_masks_that_are_refused(save, image):
     assert caught.value.column == "fov"
 
 
-@pytest.mark.parametrize("shades", [[0, 128, 255], [0, 50, 100], [255, 128, 0], [0, 1, 2, 255]])
+@pytest.mark.parametrize("shades", [[0, 128, 255], [0, 50, 100], [255, 128, 0]])
 def test_a_picture_of_a_few_shades_may_be_of_more_classes(save, image, shades):
     values = np.array(shades, np.uint8)[np.arange(64).reshape(8, 8) % len(shades)]
     told = ", ".join(map(str, sorted(shades)))
     with pytest.raises(BadImageError, match=f"its values are {told}: .*--classes"):
         read_mask(save(values), "", image, 8, 2)
+
+
+def test_numbers_beside_white_are_refused(save, image):
+    values = np.array([0, 1, 2, 255], np.uint8)[np.arange(64).reshape(8, 8) % 4]
+    with pytest.raises(BadImageError, match="its values are 0, 1, 2, 255"):
+        read_mask(save(values), "", image, 8, 2)
+
+
+@pytest.mark.parametrize("shades", [[0, 254, 255], [0, 4, 250, 255]])
+def test_nearly_black_and_white_is_black_and_white(save, image, shades):
+    places = np.arange(64).reshape(8, 8) % len(shades)
+    found = read_mask(save(np.array(shades, np.uint8)[places]), "", image, 8, 2)
+    assert (found == (np.array(shades) > 127)[places]).all()
 
 
 def test_shades_of_sixteen_bits(save, image):
@@ -134,6 +147,7 @@ def test_two_shades_are_two_classes_however_dark(save, image):
 def test_a_volume_has_whole_numbers():
     with pytest.raises(BadImageError, match=r"a value of 0\.5"):
         to_classes(np.array([0.0, 0.5, 1.0]), 2, grey=False)
+    assert to_classes(np.array([1e-8, 0.9999999]), 2, grey=False).tolist() == [0, 1]
 
 
 def test_a_mask_of_other_values_than_the_others_is_named(write, save, tmp_path):

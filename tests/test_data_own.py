@@ -280,15 +280,20 @@ def test_groups_that_part_a_patient_are_refused(table, write):
     """`group` comes before `patient`; a patient's lesions may well be told apart."""
     table["patient"] = [f"{site}{i // 3}" for i, site in enumerate(table["site"])]
     each = [f"g{i}" for i in range(24)]
-    with pytest.raises(DataError, match=r"lines 2 and 3: patient '10' is in two groups .*'group'"):
-        load(write(table.assign(group=each)))
+    with pytest.raises(DataError, match=r"line 2: the images of patient '10' are not in one"):
+        load(write(table.assign(group=each)), protocol="grouped")
+    with pytest.raises(DataError, match=r"line 2: the images of patient '10' are not in one"):
+        load(write(table.assign(group=["", *each[1:]])), protocol="grouped")
     by_patient = load(write(table), protocol="grouped")
-    assert load(write(table.assign(lesion=each)), protocol="grouped").fingerprint == (
-        by_patient.fingerprint
-    )
+    for other in ({"lesion": each}, {"group": ""}):
+        path = write(table.assign(**other))
+        assert load(path, protocol="grouped").fingerprint == by_patient.fingerprint
+    table["patient"] = table["site"] + table["split"].str.lower()
+    assert load(write(table.assign(group=each))).protocol == "given"  # it parts nobody
 
 
 def test_a_split_under_another_name_is_not_passed_over(table, write):
+    table.loc[table.index[-12:], "split"] = "train"  # of the last site
     path = write(table.rename(columns={"split": "fold"}))
     with pytest.raises(DataError, match="the column 'fold' holds a split, and only one called"):
         load(path)
@@ -324,7 +329,7 @@ def test_a_site_folder_whose_table_has_another_name(table, write, tmp_path):
         mine.to_csv(tmp_path / site / "labels.csv", index=False)
     assert not [note for note in load(tmp_path).notes if "column 'site'" in note]
     (tmp_path / "2" / "labels.csv").rename(tmp_path / "2" / "Labels.CSV")
-    with pytest.raises(DataError, match=r"2 has a table 'Labels.CSV' and no labels.csv"):
+    with pytest.raises(DataError, match=r"2 has a table 'Labels.CSV'; call it labels.csv"):
         load(tmp_path)
     (tmp_path / "2" / "Labels.CSV").rename(tmp_path / "2" / "labels.csv")
     mine.assign(site="Graz").to_csv(tmp_path / "2" / "labels.csv", index=False)

@@ -22,10 +22,13 @@ from safetensors.torch import load_file
 
 from counterpoint import load, resume, run
 from counterpoint.cli.common import going_on
+from counterpoint.crew import gather
 from counterpoint.data import write_phantom
 from counterpoint.errors import StateError, TrainingError
 from counterpoint.folder import RunFolder, fingerprint
 from counterpoint.results import Result
+from counterpoint.settings import make_settings
+from counterpoint.tasks import Classification
 from tests.running import (
     ROOT,
     SHORT,
@@ -37,6 +40,7 @@ from tests.running import (
     call,
     content,
     ended,
+    grow,
     options,
     send,
     start,
@@ -298,6 +302,15 @@ def test_a_worker_killed_while_it_reports():
     assert process.returncode == 1
     assert "TrainingError: a worker process was ended" in process.stderr
     assert "{'job': " in process.stdout
+
+
+def test_a_worker_may_grow():
+    """loky takes that for a leak where psutil is installed, and would start another."""
+    pytest.importorskip("psutil")
+    settings = make_settings("fedavg", "phantom", {"model": "tests.running:Tiny"})
+    task = Classification(("a", "b"))
+    with gather(settings, task, (3, 32, 32), 2, 1, lambda event: None) as crew:
+        assert len(set(crew(grow, range(5)))) == 2
 
 
 @pytest.mark.parametrize("case", ["adam", "segmentation"])

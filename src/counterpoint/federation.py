@@ -157,7 +157,7 @@ def taking_part(sites: Sequence[object], settings: Settings, round: int) -> list
 
 
 def rounds_asked(sites: Sequence[str], settings: Settings) -> dict[str, list[int]]:
-    """For each site, the rounds that it is asked to train in; what leaves then has left."""
+    """For each site, the rounds that it is to train in: what can have left it, at most."""
     asked: dict[str, list[int]] = {site: [] for site in sites}
     for round in range(1, settings.method.schedule.rounds + 1):
         for number in taking_part(sites, settings, round):

@@ -5,6 +5,7 @@ part says it all (``rounds``, ``exchange``) it is enough.
 """
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -204,9 +205,9 @@ def changed(part: Part, section: str, values: Mapping[str, Any]) -> Part:
         where = ".".join(str(place) for place in (section, *first["loc"][:1]) if place != "")
         what = _PLAINLY.get(first["type"], first["msg"]).removeprefix("Value error, ")
         if first["type"] == "string_type" and isinstance(first["input"], bool):
-            what = "put it in quotes: YAML takes yes, no, on and off for true and false"
-        if first["input"] != first["input"]:
-            what = "a number is needed that is one"
+            what = "a text is needed (in YAML put yes, no, on and off in quotes)"
+        if isinstance(first["input"], float) and math.isnan(first["input"]):
+            what = "NaN is no number"
         got = f" (got {first['input']!r})" if first["loc"] else ""
         raise SettingsError(f"setting {where}: {what}{got}".replace("setting :", "")) from None
 
@@ -294,13 +295,10 @@ class OnceEach(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Make a mapping of a node."""
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
+        names = [key.value for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if "<<" not in names and key.value in names[:place]:
                 raise yaml.MarkedYAMLError(None, None, f"'{key.value}' is twice", key.start_mark)
-            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 

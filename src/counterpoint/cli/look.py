@@ -129,5 +129,5 @@ def inspect(
         elif not state["json"]:
             note(sentence)
     if not leaks:
-        known = not any("no known patient" in sentence for sentence in federation.notes)
+        known = not any("have no known patient" in sentence for sentence in federation.notes)
         say(f"leakage: none found{'' if known else ', as far as patients are known'}")

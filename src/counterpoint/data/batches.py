@@ -43,7 +43,8 @@ def split_into_batches(count: int, batch_size: int) -> list[slice]:
 def scored_at_once(pixels: int) -> int:
     """Images of so many pixels (or voxels) that go through a network at a time for their scores.
 
-    They are at most 32 images, and of 2^20 pixels: what a layer puts out for them takes memory.
+    They are at most 32 images, and have 2^20 pixels if they are more than one: what a layer puts
+    out for them takes memory.
 
     >>> scored_at_once(128**2), scored_at_once(512**2), scored_at_once(160**3)
     (32, 4, 1)

@@ -46,7 +46,8 @@ def read_mask(mask: str, fov: str, image: str, classes: int) -> Mask:
     """Return a mask (slices, rows, columns): indices of classes, `IGNORED` outside ``fov``.
 
     With two classes all that is not background is 1: in a picture with values above 15 what is
-    lighter than half of 255 (or of its lightest value, if that is darker), else what is not 0.
+    lighter than half of 255 (or of its lightest value, if that is darker), else what is not 0;
+    fractions are refused.
     With more classes the values are the indices.
     A picture is the mask of a photograph, or of a DICOM file with one frame; a NIfTI file is that
     of a NIfTI or DICOM image, whose place in space it must have. ``fov`` may be an empty text.
@@ -71,6 +72,9 @@ def to_classes(
     >>> to_classes(np.array([0, 3, 1]), 2).tolist(), to_classes(np.array([0, 3]), 4).tolist()
     ([0, 1, 1], [0, 3])
     """
+    if values.dtype.kind == "f":  # as a file's slope and intercept may leave them
+        near = np.rint(values)
+        values = np.where(np.abs(values - near) < 1e-3, near, values)
     lightest = values.max(initial=0)
     if classes == 2 and grey and lightest > _FEW:
         _require_two_shades(values, column)
@@ -97,10 +101,13 @@ def _require_two_shades(values: npt.NDArray[Any], column: str) -> None:
         shades, counts = np.flatnonzero(counts), counts[counts > 0]
     else:
         shades, counts = np.unique(values, return_counts=True)
-    if 3 <= len(shades) <= 4 and counts[1:-1].max() > values.size / 100:
+    lightest = float(shades[-1])
+    between = (shades > lightest / 8) & (shades < lightest * 7 / 8) | (shades > 0) & (shades < 3)
+    if 3 <= len(shades) <= 4 and counts[between].max(initial=0) > values.size / 100:
+        more = ", of more (--classes background,disc,cup) 0, 1, 2" if column == "mask" else ""
         raise BadImageError(
             f"its values are {', '.join(f'{shade:g}' for shade in shades)}: of two classes they "
-            "must be 0 and 255, of more (--classes background,disc,cup) 0, 1, 2; save it so",
+            f"must be 0 and 255{more}; save it so",
             column,
         )
 

@@ -80,7 +80,7 @@ def read_own(
     else:
         sources = _site_folders(path, task, notes)
     _require_no_misspelt(sources, use_split)
-    _require_whole_patients(sources)
+    _require_whole_patients(sources, use_split)
     _require_split_everywhere(sources, use_split)
     tables = {
         site: _to_site(file, raw, site, use_split, task) for site, (file, raw) in sources.items()
@@ -118,8 +118,9 @@ def _mask_classes(tables: dict[str, pd.DataFrame], names: Sequence[str] | None) 
         if highest > 1 and SHADES in found.values():
             odd, shaded = (next(p for p in paths if found[p] == of) for of in (highest, SHADES))
             raise DataError(
-                f"{shaded} is a mask in black and white, of two classes, but {odd} has values up "
-                f"to {highest}; save all masks with the same values"
+                f"{shaded} is a mask in black and white, or has values above 15, but {odd} has "
+                f"values up to {highest}; save all masks with the same values, or say what they "
+                "are (--classes background,...)"
             )
         names = ["background", *map(str, range(1, highest + 1))]
         if highest < 2:
@@ -155,12 +156,9 @@ def _site_folders(
         )
     left_out = [p.name for p in inside if p not in sites]
     for place in inside:
-        tables = [file.name for file in place.glob("*.[cC][sS][vV]")]
+        tables = [file.name for file in place.iterdir() if file.name.lower() == "labels.csv"]
         if place not in sites and tables:
-            raise DataError(
-                f"{place} has a table '{sorted(tables)[0]}' and no labels.csv; call it labels.csv "
-                "if this is a site, or take the folder away"
-            )
+            raise DataError(f"{place} has a table '{tables[0]}'; call it labels.csv")
     if left_out:
         notes.append(f"folders without labels.csv were left out: {', '.join(left_out)}")
     sources = {
@@ -193,6 +191,7 @@ def _require_no_misspelt(sources: dict[str, tuple[Path, pd.DataFrame]], use_spli
         optional = (*(["split"] if use_split else []), *([] if _group_column(table) else _GROUPS))
         for text in misspelt(list(table.columns), optional):
             raise DataError(f"{file}: {text} Rename it, to something else if that is not meant")
+    for file, table in sources.values():  # site by site: one may have a single part
         other = holds_a_split(table) if use_split and "split" not in table else None
         if other:
             raise DataError(
@@ -201,18 +200,23 @@ def _require_no_misspelt(sources: dict[str, tuple[Path, pd.DataFrame]], use_spli
             )
 
 
-def _require_whole_patients(sources: dict[str, tuple[Path, pd.DataFrame]]) -> None:
-    """Raise DataError if groups tell images apart that are of one patient, says another column."""
+def _require_whole_patients(sources: dict[str, tuple[Path, pd.DataFrame]], use_split: bool) -> None:
+    """Raise DataError if groups would part images that are of one patient, says another column.
+
+    A split that is there may keep them together all the same. An empty group is an image's own.
+    """
     for file, table in sources.values():
         used = _group_column(table)
+        splits = table["split"].str.lower() if use_split and _has_split(table) else None
         for other in [name for name in _PATIENTS if name in table and name != used]:
             known = table[table[other] != ""]
             for patient, rows in known.groupby(other, sort=False):
-                if rows[used].nunique() > 1:
-                    lines = rows.drop_duplicates(used).index[:2].tolist()
+                if splits is not None and splits[rows.index].nunique() == 1:
+                    continue
+                if rows[used].nunique() > 1 or (len(rows) > 1 and (rows[used] == "").any()):
                     raise DataError(
-                        f"{file}, lines {lines[0]} and {lines[1]}: {other} '{patient}' is in two "
-                        f"groups of the column '{used}', which would part its images; keep one of "
+                        f"{file}, line {rows.index[0]}: the images of {other} '{patient}' are not "
+                        f"in one group of the column '{used}', which would part them; keep one of "
                         "the two columns"
                     )
 
@@ -288,7 +292,9 @@ def _patient(path: str) -> str:
 
 
 def _group_column(table: pd.DataFrame) -> str | None:
-    return next((name for name in _GROUPS if name in table.columns), None)
+    """Return the column of groups, if possible one that is not empty."""
+    there = [name for name in _GROUPS if name in table.columns]
+    return next((name for name in there if (table[name] != "").any()), there[0] if there else None)
 
 
 def _notes_on_columns(

@@ -54,7 +54,7 @@ def existing_rows(
             why = "" if not os.path.exists(path) else ", which may not be read"
             first.append(f"{path} (line {line}{why})")
         text = f"site '{site}': {len(lost)} of {len(table)} images or masks are missing"
-        slash = "; write / where there is \\" if "\\" in first[0] else ""
+        slash = "; write / where there is \\" if os.sep == "/" and "\\" in first[0] else ""
         if not skip_bad:
             raise DataError(
                 f"{text}, first: {', '.join(first)}; correct the paths, which are relative to the "

@@ -133,7 +133,8 @@ def require_values(path: Path, column: pd.Series) -> None:
 def split_names(path: Path, column: pd.Series) -> list[str]:
     """Return a split column in the spelling train, validation, test.
 
-    "val" and "valid" and any case are understood; DataError names the first line that is not.
+    "val", "dev", "training" and the like are understood, in any case; DataError names the first
+    line that is not.
     """
     require_values(path, column)
     names = []

@@ -83,7 +83,11 @@ def _give_name(aside: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without links
         path.touch(exist_ok=False)
-        os.replace(aside, path)
+        try:
+            os.replace(aside, path)
+        except OSError:
+            path.unlink()
+            raise
 
 
 def read_key(path: Path) -> bytes:

@@ -30,8 +30,8 @@ def account(
     Args:
         method: with its privacy.
         images: training images of each client, of those that have told it.
-        asked: for each client, the rounds that it was asked to train in. All of them count, for
-            what a client has sent has left it, though it came too late or was refused.
+        asked: for each client, the rounds that it was to train in. All of them count, for what a
+            client has sent has left it, though it came too late or was refused.
         payloads: as in ``payloads.csv``; tells whose payloads became the mean of a round.
 
     Epsilon is None where nothing is guaranteed.

@@ -80,7 +80,7 @@ class Afar:
             return {site: (images, data) for site, (images, data) in json.loads(text).items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise StateError(f"{self._hellos} can't be read: {error}") from error
 
     @property
@@ -92,16 +92,21 @@ class Afar:
         replies = self.ask({site: Message("hello") for site in sites}, when, enough)
         if self.plan.settings.encrypt:
             require_one_key({site: str(reply.says.get("key")) for site, reply in replies.items()})
-        found = 0
+        told = self._note(replies)
+        for site in replies.keys() - told:
+            self.leave_out(site, when, "it does not say how many images it has")
+        self.require(len(told), when, enough)
+
+    def _note(self, replies: Mapping[str, Message]) -> set[str]:
+        """Note what sites say of their data; give those that have said it."""
+        told = set()
         for site, reply in replies.items():
             images, data = reply.says.get("images"), reply.says.get("data")
             if isinstance(images, int) and images >= 0 and isinstance(data, str):
                 self.known[site] = (images, data[:64])
-                found += 1
-            else:
-                self.leave_out(site, when, "it does not say how many images it has")
-        self.require(found, when, enough)
+                told.add(site)
         write_text(self._hellos, json.dumps(self.known, indent=1, sort_keys=True))
+        return told
 
     def about_data(self) -> Mapping[str, object]:
         """Each site's number of training images, and the data's fingerprint, as far as known."""
@@ -138,8 +143,8 @@ class Afar:
                 self.leave_out(order.site, when, why)
         self.require(len(answers), when, min(self.min_sites, len(orders)))
         strangers = [a.visit.site for a in answers if a.visit.site not in self.known]
-        if strangers:  # they were not there at the start
-            self.hello(strangers, when, enough=0)
+        if strangers:  # they were not there at the start; what they have sent counts all the same
+            self._note(self.send({site: Message("hello") for site in strangers}))
         for answer in answers:
             for row in answer.visit.rows:
                 self.report(row)
