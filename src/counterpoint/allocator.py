@@ -2,7 +2,7 @@
 
 Every step of a network takes and frees the same large blocks. glibc hands blocks of 32 MiB and
 more, and those at the end of its heap, back to the kernel at once, which clears each of their pages
-before it hands them out again. `benchmarks/README.md` tells what that costs.
+before it hands them out again.
 """
 
 import ctypes
