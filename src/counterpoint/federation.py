@@ -105,8 +105,9 @@ def federate(
         gather(settings, task, shape, workers, threads, report) as crew,
     ):
         form, lock = federation.form, lock_here(folder, settings, len(clients))
-        data = (by_name, holdout, federation.fingerprint)
-        return conduct(play, Here(folder, settings, task, shape, form, *data, crew, lock))
+        fingerprint = federation.fingerprint
+        here = Here(folder, settings, task, shape, form, by_name, holdout, fingerprint, crew, lock)
+        return conduct(play, here)
 
 
 def lock_here(folder: RunFolder, settings: Settings, sites: int) -> Lock | None:

@@ -102,8 +102,9 @@ def _require_two_shades(values: npt.NDArray[Any], column: str) -> None:
     else:
         shades, counts = np.unique(values, return_counts=True)
     lightest = float(shades[-1])
-    between = (shades > lightest / 8) & (shades < lightest * 7 / 8) | (shades > 0) & (shades < 3)
-    if 3 <= len(shades) <= 4 and counts[between].max(initial=0) > values.size / 100:
+    greys = (shades > lightest / 8) & (shades < lightest * 7 / 8)
+    classes = (shades == 1) | (shades == 2)  # numbers of classes, beside a white for "ignore"
+    if 3 <= len(shades) <= 4 and counts[greys | classes].max(initial=0) > values.size / 100:
         more = ", of more (--classes background,disc,cup) 0, 1, 2" if column == "mask" else ""
         raise BadImageError(
             f"its values are {', '.join(f'{shade:g}' for shade in shades)}: of two classes they "

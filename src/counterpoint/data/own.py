@@ -186,7 +186,7 @@ def _require_different_images(file: Path, table: pd.DataFrame) -> None:
 
 
 def _require_no_misspelt(sources: dict[str, tuple[Path, pd.DataFrame]], use_split: bool) -> None:
-    """Raise DataError for a column that is nearly a split or a group: a run would do without it."""
+    """Raise DataError for a split or a group under another name: a run would do without it."""
     for file, table in dict(sources.values()).items():
         optional = (*(["split"] if use_split else []), *([] if _group_column(table) else _GROUPS))
         for text in misspelt(list(table.columns), optional):
