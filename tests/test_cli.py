@@ -84,6 +84,17 @@ def test_an_option_wins_over_the_file(tmp_path: Path) -> None:
     assert (saved["rounds"], saved["lr"]) == (1, 0.5)
 
 
+def test_what_is_wrong_in_the_file_is_said_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("schedule: {rounds: 0}\n")
+    asked = ["run", "fedavg", "phantom", "--config", tmp_path / "c.yaml", "--out", tmp_path / "r"]
+    done = call(*asked)
+    assert done.returncode == 2
+    assert f"settings file {tmp_path / 'c.yaml'}: setting schedule.rounds: " in done.stderr
+    done = call(*asked, "--rounds", "1", "--lr", "-1")
+    assert done.returncode == 2
+    assert "error: setting schedule.lr: " in done.stderr
+
+
 def test_lists(tmp_path: Path) -> None:
     methods = call("methods").stdout
     for name in ("prrfl", "harmofl", "fedavg", "fedprox", "fedbn", "silobn", "local", "pooled"):

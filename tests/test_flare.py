@@ -11,7 +11,7 @@ pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: pip instal
 
 from counterpoint import api, run
 from counterpoint.encryption import mark_of, read_key
-from counterpoint.errors import EncryptionError
+from counterpoint.errors import EncryptionError, SettingsError
 from counterpoint.flare.check import check_kit
 from counterpoint.flare.job import SERVER, SITE, write_job
 from counterpoint.flare.provision import make_kits
@@ -97,6 +97,14 @@ def test_kits_let_nothing_in_but_counterpoint_and_no_log_out(tmp_path, monkeypat
     own = read_site_file(kits / "north" / "local" / "counterpoint-north.yaml")
     assert own.data == "/srv/scans/table.csv"
     assert own.storage == kits / "north" / "counterpoint"
+
+
+def test_a_name_that_is_twice_in_a_sites_own_settings_is_refused(tmp_path):
+    """A policy that a second one further down replaces would protect nobody."""
+    file = tmp_path / "counterpoint-north.yaml"
+    file.write_text("data: table.csv\npolicy: {rounds: 3}\npolicy: {}\n")
+    with pytest.raises(SettingsError, match=r"line 3, column 1: 'policy' is twice"):
+        read_site_file(file)
 
 
 def test_kits_of_an_encrypted_run_have_a_key_but_the_servers(tmp_path):

@@ -682,6 +682,7 @@ def test_other_data_are_refused(small, tiny, tmp_path, change):
     code, _, errors = call("resume", out)
     assert code == 1
     assert f"the data are not those that {out} was started on" in errors
+    assert "images, labels or splits of east" in errors
     assert content(out) == before
     table.write_text(kept[0])
     image.write_bytes(kept[1])

@@ -43,7 +43,10 @@ def test_a_part_of_another_kind_has_its_own_defaults() -> None:
         ({"local": "depty"}, "unknown local 'depty'; did you mean 'deputy'"),
         ({"statistics": "averagd"}, "statistics.*'averaged'"),
         ({"exchange": 2.0}, "exchange <= sublimate"),
-        ({"mu": 1.0}, "unknown setting 'mu'"),
+        (
+            {"mu": 1.0},
+            r"unknown setting 'mu' \(it belongs to local 'proximal' or local 'contrastive'",
+        ),
         ({"harmonise": "amplitude", "band": 1.5}, "band must be"),
         ({"seed": -1}, "seed"),
         ({"workers": 0}, "machine.workers"),

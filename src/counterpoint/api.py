@@ -65,7 +65,11 @@ def run(
     made = task_of(chosen, federation)
     if chosen.machine.workers is None:
         chosen = _calibrated(chosen, federation, made)
-    facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
+    facts = {
+        "fingerprint": federation.fingerprint,
+        "sites": federation.site_fingerprints,
+        "notes": list(federation.notes),
+    }
     folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
     return _leave(federate(folder, chosen, federation, made, sites, report))
 
@@ -142,13 +146,23 @@ def resume(
     if workers is not None:
         chosen = _with_machine(chosen, workers, chosen.machine.threads or 1)
     federation, sites = _decode(chosen, data or read_data(chosen, report), report)
-    if folder.facts().get("fingerprint") != federation.fingerprint:
-        raise StateError(
-            f"the data are not those that {folder.path} was started on (images, labels or splits "
-            "changed); a run goes on with the same data only"
-        )
+    _require_same_data(folder, federation)
     made = task_of(chosen, federation)
     return _leave(federate(folder, chosen, federation, made, sites, report))
+
+
+def _require_same_data(folder: RunFolder, federation: Federation) -> None:
+    """Raise StateError, with the sites that changed, if the data are not those of the start."""
+    facts = folder.facts()
+    if facts.get("fingerprint") == federation.fingerprint:
+        return
+    before, now = dict(facts.get("sites") or {}), federation.site_fingerprints  # type: ignore[call-overload]
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    where = f" of {', '.join(changed)}" if before and changed else ""
+    raise StateError(
+        f"the data are not those that {folder.path} was started on: images, labels or splits"
+        f"{where} changed; a run goes on with the same data only, so put them back as they were"
+    )
 
 
 def task_of(settings: Settings, federation: Federation) -> Task:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import yaml
 
+from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import (
     append_text,
@@ -27,7 +27,7 @@ from counterpoint.files import (
 )
 from counterpoint.kept import Kept
 from counterpoint.methods import Method
-from counterpoint.settings import Settings, as_dict, from_dict, to_yaml, what_is_wrong
+from counterpoint.settings import Settings, as_dict, from_dict, to_yaml
 
 SCORES = ["round", "site", "model", "moment", "epoch", "stage", "split"]
 LOSSES = ["loss", "train_loss"]
@@ -178,8 +178,8 @@ class RunFolder:
     def settings(self, method: Method | None = None) -> Settings:
         """Read the settings of the run; ``method`` where it can't be found by its name."""
         try:
-            values = yaml.safe_load((self.path / "settings.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            values = read_yaml(self.path / "settings.yaml")
+        except UNREADABLE as error:
             raise StateError(
                 f"{self.path / 'settings.yaml'} can't be read: {what_is_wrong(error)}; put it back "
                 "as it was, or start the run again with another --out"

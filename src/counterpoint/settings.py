@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from counterpoint.aggregation import AGGREGATIONS
+from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.encryption import require_fitting_encryption
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.harmonise import HARMONISERS
@@ -239,9 +240,17 @@ def resolve(name: str, known: list[str]) -> str:
     if fits:
         raise SettingsError(f"setting '{name}' could be {' or '.join(fits)}: write it in full")
     short = [full.rpartition(".")[2] for full in known]
+    elsewhere = [
+        f"{part} '{kind}'"
+        for part, kinds in CHOICES.items()
+        for kind, of in kinds.items()
+        if name.removeprefix(f"{part}.") in {field.name for field in dataclasses.fields(of)}
+    ]
+    hint = nearest(name, known + short)
+    if elsewhere:
+        hint = f" (it belongs to {' or '.join(elsewhere)}, and there is none here)"
     raise SettingsError(
-        f"unknown setting '{name}'{nearest(name, known + short)}; "
-        "`counterpoint methods METHOD` lists those of a method"
+        f"unknown setting '{name}'{hint}; `counterpoint methods METHOD` lists those of a method"
     )
 
 
@@ -290,18 +299,6 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(as_dict(settings), sort_keys=False, allow_unicode=True)
 
 
-class OnceEach(yaml.SafeLoader):
-    """Plain YAML in which no name may come twice: which of its values was meant?"""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a mapping of a node."""
-        names = [key.value for key, _ in node.value]
-        for place, (key, _) in enumerate(node.value):
-            if "<<" not in names and key.value in names[:place]:
-                raise yaml.MarkedYAMLError(None, None, f"'{key.value}' is twice", key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_file(path: Path) -> dict[str, Any]:
     """Read settings from a YAML or TOML file, as nested values.
 
@@ -309,9 +306,9 @@ def read_file(path: Path) -> dict[str, Any]:
         SettingsError: if the file can't be read or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, OnceEach)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, tomllib.TOMLDecodeError) as error:
+        toml = path.suffix == ".toml"
+        values = tomllib.loads(path.read_text(encoding="utf-8")) if toml else read_yaml(path)
+    except (*UNREADABLE, tomllib.TOMLDecodeError) as error:
         raise SettingsError(
             f"settings file {path} can't be read: {what_is_wrong(error)}; correct it there"
         ) from error
@@ -320,23 +317,6 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"settings file {path}: expected names and values")
     return values
-
-
-def what_is_wrong(error: Exception) -> str:
-    """Say in one line where a text is not what it should be: YAML, TOML, or text at all.
-
-    >>> try: yaml.safe_load("a: 1\\nb: [2")
-    ... except yaml.YAMLError as error: print(what_is_wrong(error))
-    line 2, column 6: expected ',' or ']', but got '<stream end>'
-    """
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
-        return "it is damaged, or no text"
-    mark = getattr(error, "problem_mark", None)
-    if isinstance(error, yaml.MarkedYAMLError) and mark:
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
 
 
 def from_dict(values: Mapping[str, Any], method: Method | None = None) -> Settings:

@@ -20,6 +20,7 @@ from counterpoint.cli import (  # noqa: F401  (their commands)
     look,
     predict,
     report,
+    table,
     training,
 )
 from counterpoint.cli.common import app

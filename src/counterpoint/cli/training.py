@@ -338,10 +338,29 @@ def run(
     options = settings_from(**locals())
     import counterpoint
 
+    if config is not None:
+        require_fitting_file(config, method, data, options)
     folder = to or usual_folder(method, data, options)
     with shown_live(folder, log or ()) as report:
         result = counterpoint.run(method, data, out=folder, report=report, settings=options)
     show_result(result)
+
+
+def require_fitting_file(config: Path, method: str, data: str, options: dict[str, Any]) -> None:
+    """Where the settings are wrong, and would be by the file alone, say that it is the file."""
+    from counterpoint.errors import SettingsError
+    from counterpoint.settings import make_settings
+
+    try:
+        make_settings(method, data, options)
+    except SettingsError as error:
+        alone = settings_from(root=None, config=config, assignments=None)
+        try:
+            make_settings(method, data, alone)
+        except SettingsError as same:
+            if str(same) == str(error):
+                raise SettingsError(f"settings file {config}: {error}") from None
+        raise
 
 
 def usual_folder(method: str, data: str, options: dict[str, Any]) -> Path:

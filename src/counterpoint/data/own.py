@@ -152,7 +152,8 @@ def _site_folders(
         raise DataError(
             f"{folder} has neither a labels.csv nor folders with one; give a CSV with columns "
             f"site,{columns} or a folder with one folder a site, each with images and a "
-            f"labels.csv (columns {columns})"
+            f"labels.csv (columns {columns}); where folders say what is in them, "
+            f"`counterpoint table {folder}` makes the table"
         )
     left_out = [p.name for p in inside if p not in sites]
     for place in inside:

@@ -129,10 +129,20 @@ class Federation:
         digest = hashlib.sha256(json.dumps([self.task, self.classes]).encode())
         for site in self.everyone:
             digest.update(json.dumps(site.name).encode())
-            known = ("content", "label", "split", "target", "frame")
-            columns = (site.table[name].tolist() for name in known if name in site.table)
-            digest.update(json.dumps(list(zip(*columns, strict=True))).encode())
+            digest.update(_said_in_full(site))
         return digest.hexdigest()
+
+    @property
+    def site_fingerprints(self) -> dict[str, str]:
+        """SHA-256 (hex) over every row's content, label and split, for each site."""
+        return {s.name: hashlib.sha256(_said_in_full(s)).hexdigest() for s in self.everyone}
+
+
+def _said_in_full(site: Site) -> bytes:
+    """Content, label, split, mask and frame of a site's rows."""
+    known = ("content", "label", "split", "target", "frame")
+    columns = (site.table[name].tolist() for name in known if name in site.table)
+    return json.dumps(list(zip(*columns, strict=True))).encode()
 
 
 @dataclass(frozen=True, eq=False)

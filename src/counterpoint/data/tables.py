@@ -10,7 +10,7 @@ import pandas as pd
 from counterpoint.errors import DataError, nearest
 
 _NOTHING = {"", "nan", "na", "n/a", "null"}
-_SPLITS = {
+SPLITS = {
     "train": "train",
     "validation": "validation",
     "valid": "validation",
@@ -101,7 +101,7 @@ def holds_a_split(table: pd.DataFrame) -> str | None:
     """Return the name of a column in which every row says train, validation or test."""
     for name in table.columns:
         values = {str(value).lower() for value in table[name]}
-        if len(values) > 1 and values <= _SPLITS.keys():
+        if len(values) > 1 and values <= SPLITS.keys():
             return str(name)
     return None
 
@@ -139,12 +139,12 @@ def split_names(path: Path, column: pd.Series) -> list[str]:
     require_values(path, column)
     names = []
     for line, value in column.items():
-        if value.lower() not in _SPLITS:
+        if value.lower() not in SPLITS:
             raise DataError(
-                f"{path}, line {line}: unknown split '{value}'{nearest(value, list(_SPLITS))}; "
+                f"{path}, line {line}: unknown split '{value}'{nearest(value, list(SPLITS))}; "
                 "it must be train, validation or test"
             )
-        names.append(_SPLITS[value.lower()])
+        names.append(SPLITS[value.lower()])
     return names
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.encryption.key import PRIMES, RING, SCALE
 from counterpoint.errors import SettingsError
 from counterpoint.files import new_folder, write_text
@@ -107,12 +108,12 @@ def read_project(folder: Path) -> Mapping[str, Any]:
     """
     path = folder / "project.yml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
         names = {one["type"]: one["name"] for one in values["participants"]}
         assert {"server", "client", "admin"} <= names.keys()
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AssertionError) as error:
+    except (*UNREADABLE, KeyError, TypeError, AssertionError) as error:
         raise SettingsError(
-            f"{path} can't be read as the project of a consortium ({error}); "
+            f"{path} can't be read as the project of a consortium ({what_is_wrong(error)}); "
             "`counterpoint flare init` makes one"
         ) from error
     return dict(values)

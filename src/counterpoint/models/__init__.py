@@ -96,6 +96,11 @@ def build_network(
             found = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
     except Exception as error:
         sides = "x".join(str(side) for side in shape[1:])
+        if len(shape) > 3 and not accepted.keys() & set(DIMENSIONS):
+            raise SettingsError(
+                f"model '{name}' is for images, not for volumes of {sides}; choose --model unet or "
+                "densenet121, or --volumes slices"
+            ) from error
         raise SettingsError(
             f"model '{name}' can't take images of {shape[0]} channels and {sides} pixels: {error}"
         ) from error

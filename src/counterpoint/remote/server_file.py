@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.errors import SettingsError
 
 SETTINGS = "counterpoint-server.yaml"
@@ -18,9 +17,9 @@ def read_server_file(path: Path) -> dict[str, Any]:
         SettingsError: if the file can't be read or does not say it.
     """
     try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} can't be read: {error}") from error
+        own = read_yaml(path)
+    except UNREADABLE as error:
+        raise SettingsError(f"{path} can't be read: {what_is_wrong(error)}") from error
     if not isinstance(own, dict) or not isinstance(own.get("runs"), str):
         raise SettingsError(f"{path}: it must name the folder of the server's runs, `runs: FOLDER`")
     return own | {"runs": str(path.absolute().parent.parent / own["runs"])}

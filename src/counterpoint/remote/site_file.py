@@ -10,6 +10,7 @@ import yaml
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
+from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.data.site import SiteData
 from counterpoint.errors import SettingsError
 from counterpoint.files import write_bytes, write_text
@@ -98,7 +99,7 @@ def read_site_file(path: Path) -> SiteFile:
         SettingsError: naming what is wrong in it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: expected names and values")
         own = SiteFile(**values)
@@ -110,8 +111,8 @@ def read_site_file(path: Path) -> SiteFile:
             for one in (own.data, own.root)
         )
         return replace(own, storage=place / own.storage, key=key, data=data, root=root)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} can't be read: {error}") from error
+    except UNREADABLE as error:
+        raise SettingsError(f"{path} can't be read: {what_is_wrong(error)}") from error
     except (ValidationError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
@@ -178,7 +179,7 @@ def read_decoded(path: Path) -> tuple[SiteData, str]:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path} can't be read: {error}") from error
+        raise SettingsError(f"{path} can't be read: {what_is_wrong(error)}") from error
     targets = str(found["targets"])
     data = SiteData(
         str(found["name"]),

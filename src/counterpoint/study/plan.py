@@ -11,10 +11,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.data import datasets, task_of
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import write_text
-from counterpoint.settings import CHOICES, Settings, as_dict, flatten, make_settings, what_is_wrong
+from counterpoint.settings import CHOICES, Settings, as_dict, flatten, make_settings
 from counterpoint.study.budget import Budget, Fit, common_schedule, fitting_epochs
 from counterpoint.study.entry import Entry, folder_name
 
@@ -212,11 +213,11 @@ def open_study(folder: Path) -> Study:
     """
     file = folder / FILE
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = read_yaml(file)
         return TypeAdapter(Study).validate_python({"folder": folder, **values})
     except FileNotFoundError as error:
         raise StateError(f"{folder} is not a study: it has no {FILE}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError, TypeError) as error:
+    except (*UNREADABLE, ValidationError, TypeError) as error:
         raise StateError(
             f"{file} can't be read: {what_is_wrong(error)}; put it back as it was, or choose "
             "another --out"

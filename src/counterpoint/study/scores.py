@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.data.batches import split_into_batches
 from counterpoint.errors import StateError
 from counterpoint.results import Result
-from counterpoint.settings import what_is_wrong
 from counterpoint.study.plan import Planned
 
 LOWER_IS_BETTER = ("loss", "hd95")
@@ -42,8 +41,8 @@ class Finished:
         """The content of its ``settings.yaml``."""
         file = self.result.path / "settings.yaml"
         try:
-            return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            return dict(read_yaml(file))
+        except (*UNREADABLE, ValueError, TypeError) as error:
             raise StateError(
                 f"{file} can't be read: {what_is_wrong(error)}; put it back as it was, or remove "
                 "the run's folder, and the run is made anew"
