@@ -3,7 +3,8 @@
 Needs the images: the variables COUNTERPOINT_DERMOSCOPY and COUNTERPOINT_RETINA name their folders
 (without the second, HarmoFL's U-Net is left out). Both sides are processes
 of their own with all cores. Told are the seconds of the rounds alone, and those from the start of
-the process to its end; the images are decoded into the library's cache before
+the process to its end; the start of worker processes, where the library chooses them, is part of
+the rounds, so that there are a few. The images are decoded into the library's cache before
 (benchmarks.loading tells what that costs, once). The library's side keeps freed memory, as it does
 on the command line; the naive one is as PyTorch comes. A subset in the proportions of the whole;
 --full takes all dermoscopy images. Every turn has a seed of its own.
@@ -122,19 +123,21 @@ def process(code: str, *words: str) -> Seen:
     return Seen(rounds, wall, spent, score, peak / 1024)
 
 
-def classification(table: Path, size: tuple[int, int], rounds: int, epochs: int) -> dict[str, Side]:
-    """PRR-FL with the slim VGG16, HarmoFL with DenseNet121."""
+def classification(
+    table: Path, size: tuple[int, int], rounds: tuple[int, int], epochs: int
+) -> dict[str, Side]:
+    """PRR-FL with the slim VGG16, HarmoFL with DenseNet121: their image sizes and rounds."""
     common = {"seed": SEED}
     run = partial(RUN.format, data=str(table), score="macro_f1")
-    prrfl = common | {"protocol": "given", "rounds": 1, "local_epochs": epochs}
+    prrfl = common | {"protocol": "given", "rounds": rounds[0], "local_epochs": epochs}
     prrfl |= {"image_size": size[0]}
     passing = {"local.stage_scores": "passing"}
     half = {"precision": "bfloat16"}
-    harmofl = common | {"protocol": "given", "rounds": rounds, "local_epochs": 1}
+    harmofl = common | {"protocol": "given", "rounds": rounds[1], "local_epochs": 1}
     harmofl |= {"image_size": size[1], "batch_size": 16, "augmentation": "prrfl"}
     one, other = "naive PRR-FL", "naive HarmoFL"
-    naive_prrfl = common | {"rounds": 1, "size": size[0], "epochs": epochs}
-    naive_harmofl = common | {"rounds": rounds, "size": size[1], "epochs": 1, "batch_size": 16}
+    naive_prrfl = common | {"rounds": rounds[0], "size": size[0], "epochs": epochs}
+    naive_harmofl = common | {"rounds": rounds[1], "size": size[1], "epochs": 1, "batch_size": 16}
     return {
         one: Side(NAIVE.format(module="prrfl", options=naive_prrfl)),
         "prrfl": Side(run(method="prrfl", options=prrfl), one, "at least 1.5"),
@@ -215,7 +218,7 @@ def main() -> None:
     turns = chosen.turns or (1 if chosen.quick else 3)
     images = None if chosen.full else 20 if chosen.quick else 120
     size, dense_size = ((32, 32), 32) if chosen.quick else ((128, 96), 256)
-    rounds, epochs, dense_rounds = (1, 2, 1) if chosen.quick else (4, 5, 2)
+    rounds, epochs, dense_rounds = ((1, 1), 2, 1) if chosen.quick else ((2, 8), 5, 4)
     with tempfile.TemporaryDirectory() as folder:
         tables = Path(folder) / "labels.csv", Path(folder) / "masks.csv"
         subset(root, images, tables[0])
@@ -244,8 +247,8 @@ def main() -> None:
         for name, side in sides.items()
     ]
     what = (
-        f"{images or 'all'} images a site. PRR-FL: 1 round of {epochs} epochs at {size[0]} pixels. "
-        f"HarmoFL: {rounds} round(s) of 1 epoch at {size[1]} pixels; the U-Net: {dense_rounds} of "
+        f"{images or 'all'} images a site. PRR-FL: {rounds[0]} round(s) of {epochs} epochs at "
+        f"{size[0]} pixels. HarmoFL: {rounds[1]} of 1 epoch at {size[1]} pixels; the U-Net: {dense_rounds} of "
         f"1 epoch on the retinas of two sites at {dense_size}. The process counts imports "
         "and reading of data on both sides, and of ours the test and the figure at the end.\n\n"
     )

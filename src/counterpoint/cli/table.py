@@ -51,9 +51,7 @@ def table(
     images, columns = dict(Counter(made["site"])), [str(name) for name in made]
     facts = {"table": str(file), "columns": columns, "images": images}
     give("\n".join(f"{site}: {number} images" for site, number in images.items()), facts)
-    say(
-        f"the table is {file} (columns {', '.join(columns)}); `counterpoint inspect {file}` shows it"
-    )
+    say(f"the table is {file} ({', '.join(columns)}); `counterpoint inspect {file}` shows it")
     if group is None:
         note(
             "who is seen is not known, so images of one patient can't be kept in one part: name "
