@@ -250,7 +250,8 @@ def main() -> None:
         f"{images or 'all'} images a site. PRR-FL: {rounds[0]} round(s) of {epochs} epochs at "
         f"{size[0]} pixels. HarmoFL: {rounds[1]} of 1 epoch at {size[1]} pixels; the U-Net: "
         f"{dense_rounds} of 1 epoch on the retinas of two sites at {dense_size}. The process "
-        "counts imports and reading of data on both sides, and of ours the test and the figure at the end.\n\n"
+        "counts imports and reading of data on both sides, and of ours the test and the figure at "
+        "the end.\n\n"
     )
     alike = [a == b for a, b in zip(*stages.values(), strict=True)]
     said = f"\n\nStages as with the exact scores: {sum(alike)} of {len(alike)} local epochs."
