@@ -477,6 +477,17 @@ def test_what_is_found(tmp_path):
         find_images([])
 
 
+def test_masks_beside_images_are_no_images(tmp_path):
+    picture = Image.fromarray(np.zeros((4, 4), np.uint8))
+    for name in ("A/images/x.png", "A/masks/x.png", "A/FOV/x.png", "masks/y.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        picture.save(tmp_path / name)
+    assert list(find_images([tmp_path])) == [
+        str(tmp_path / "A/images/x.png"),
+        str(tmp_path / "masks/y.png"),
+    ]
+
+
 def test_bad_images_are_named(masks, tmp_path):
     good = test_rows(masks)["west"]["image"][:2].tolist()
     (tmp_path / "broken.png").write_text("none")

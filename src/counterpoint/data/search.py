@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from counterpoint.data.dicom import is_dicom, series_id
+from counterpoint.data.layout import FIELDS, IMAGES, MASKS
 from counterpoint.data.tables import read_table, require_values
 from counterpoint.data.volumes import PHOTOGRAPHS
 from counterpoint.errors import DataError
@@ -20,8 +21,9 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
 
     A place is an image file, a CSV with a column ``image`` and maybe ``fov`` or ``fov_mask`` (paths
     are relative to its folder), or a folder. A folder is searched with all that is in it, in the
-    order of names, for photographs, NIfTI and DICOM files; DICOM files of one series that have a
-    folder to themselves are one image, the folder.
+    order of names, for photographs, NIfTI and DICOM files, but for folders of masks (``masks``,
+    ``fov``, ...) beside one called ``images``. DICOM files of one series that have a folder to
+    themselves are one image, the folder.
 
     Raises DataError for a place that is not there or has no images, a table that can't be read,
     and a folder in which several DICOM series are mixed.
@@ -68,6 +70,8 @@ def _in_table(file: Path) -> dict[str, str]:
 def _in_folder(folder: str) -> Iterator[str]:
     for here, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(name.lower() in IMAGES for name in folders):  # with masks of theirs beside them
+            folders[:] = [name for name in folders if name.lower() not in (*MASKS, *FIELDS)]
         paths = [os.path.join(here, name) for name in sorted(names) if not name.startswith(".")]
         others = [path for path in paths if not path.lower().endswith((*PHOTOGRAPHS, *_VOLUMES))]
         dicoms = [path for path in others if _is_dicom_image(path)]
