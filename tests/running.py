@@ -314,6 +314,8 @@ def die_everywhere(folder: Path, method: str, data: str, settings: dict[str, Any
         if (out / "settings.yaml").exists():
             (folder / f"{write:03d}.killed").write_text("\n".join(sorted(content(out))))
             assert in_a_fork(lambda out=out: resume(out)) == 0
+        else:  # it was killed before there was anything to go on with
+            assert in_a_fork(lambda out=out: run(method, data, out=out, settings=settings)) == 0
 
 
 def die_once_each(

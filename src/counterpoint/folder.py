@@ -101,7 +101,7 @@ class RunFolder:
         """Make a new run folder.
 
         Args:
-            path: must not exist, or be empty.
+            path: must not exist, or be empty, or left by a process that was killed in here.
             settings: saved as ``settings.yaml``.
             metrics: names of the scores, for the columns of ``scores.csv``.
             facts: what a resumed run must find unchanged, such as the data's fingerprint.
@@ -131,7 +131,8 @@ class RunFolder:
     @staticmethod
     def check_free(path: Path) -> None:
         """Raise SettingsError if there is something at ``path`` already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        if taken and not RunFolder(path).half_made:
             go_on = (
                 f"go on with it by `counterpoint resume {path}`, or choose"
                 if (path / "settings.yaml").exists() and not RunFolder(path).across_sites
@@ -140,6 +141,13 @@ class RunFolder:
             raise SettingsError(
                 f"{path} exists already and is left as it is; {go_on} another --out"
             )
+
+    @property
+    def half_made(self) -> bool:
+        """Whether a process was killed while it made this folder, of which settings come last."""
+        known = ("state", "state/facts.json", "scores.csv", "payloads.csv")
+        there = {file.relative_to(self.path).as_posix() for file in self.path.rglob("[!.]*")}
+        return "state" in there and there <= set(known)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
