@@ -153,8 +153,9 @@ def test_the_run_s_card_and_images(tmp_path, monkeypatch):
     monkeypatch.setattr(counterpoint.api, "draw_figures", lambda result: None)
     data = table_of_spots(tmp_path)
     settings = SMALL | {"precision": "bfloat16", "band": 0.5}
-    run = counterpoint.run("harmofl", str(data), out=tmp_path / "run", settings=settings)
-    done = counterpoint.export(tmp_path / "run", tmp_path / "west.onnx", site="west")
+    own = settings | {"finetune_epochs": 1}
+    run = counterpoint.run("harmofl", str(data), out=tmp_path / "own", settings=own)
+    done = counterpoint.export(tmp_path / "own", tmp_path / "west.onnx", site="west")
     assert done.images == 6
     assert done.real < 1e-5
     assert 0 < done.precision < 0.1
@@ -181,8 +182,10 @@ def test_the_run_s_card_and_images(tmp_path, monkeypatch):
     card = json.loads(proto.value)
     assert card["test"] == {"west": run.results["test"]["west"]}
     assert str(tmp_path) not in proto.value + page  # no paths of the training data
-    whole = counterpoint.export(tmp_path / "run", tmp_path / "all.safetensors")
-    assert "| east |" in whole.card.read_text()
+    counterpoint.run("harmofl", str(data), out=tmp_path / "run", settings=settings)
+    whole = counterpoint.export(tmp_path / "run", tmp_path / "all.safetensors", site="west")
+    assert "| east |" in whole.card.read_text()  # it is everybody's, whoever asks
+    assert "personal" not in whole.card.read_text()
     images = [tmp_path / f"{number}.png" for number in range(3)]
     one, other = (counterpoint.predict(m, images) for m in (tmp_path / "run", whole.file))
     assert one.equals(other)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,17 @@ def test_so_do_those_that_segment(data, tmp_path):
     dice = [metrics.f1_score(m.ravel(), f.ravel()) for m, f in zip(masks, found, strict=True)]
     assert 0 < np.mean(dice) < 1
     assert result.results["test"]["west"]["dice"] == pytest.approx(np.mean(dice), abs=1e-5)
+
+
+def test_a_page_shows_what_all_models_together_say_there(data, tmp_path):
+    """Of the held out site's images, too; its spectra are not asked for, for it has no model."""
+    settings = PIXELS | {"image_size": 32, "harmonise": "amplitude"}
+    result, _ = run("prrfl", data, tmp_path / "run", **settings)
+    code, _, said = call("report", result.path, "--thumbnails", "--out", tmp_path / "page.html")
+    assert code == 0, said
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.search(r"Test case \d+ of west", page)
+    assert "As the network of prrfl sees them" in page
 
 
 def test_a_pooled_model_is_scored_there_too(data, tmp_path):

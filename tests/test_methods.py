@@ -160,6 +160,14 @@ def test_recalibration_differs_from_averaging_only_in_statistics(tmp_path: Path)
             assert same is ("running" not in name), name
 
 
+def test_a_model_that_all_sites_have_is_kept_once(tmp_path: Path) -> None:
+    result = run(tmp_path, "fedavg", {"rounds": 1, "local_epochs": 1})
+    assert [path.name for path in (result.path / "models").rglob("*")] == ["global.safetensors"]
+    assert result.model_file("east") == result.model_file()
+    with pytest.raises(SettingsError, match="it has one global model, of east, north, south, west"):
+        result.model("eats")
+
+
 def test_pooled_trains_on_everything_and_is_scored_everywhere(tmp_path: Path) -> None:
     result = run(tmp_path, "pooled", {"rounds": 1, "local_epochs": 1})
     assert result.results["images_with_gradient"] == 4 * 16

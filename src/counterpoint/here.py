@@ -49,9 +49,9 @@ class Here:
 
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
         """Write the chosen models into the run's folder; tell whether they are all one."""
-        files = {site: self.folder.state / kept.file for site, kept in chosen.items()}
+        out, state = self.folder.path, self.folder.state
         return write_models(
-            self.folder.path, self.settings, self.task, self.shape, self.form, round, files
+            out, self.settings, self.task, self.shape, self.form, round, chosen, state
         )
 
     def about_data(self) -> Mapping[str, object]:

@@ -15,7 +15,8 @@ import torch
 from counterpoint.data.site import Form
 from counterpoint.encryption import account_of_encryption
 from counterpoint.errors import SettingsError, StateError, nearest
-from counterpoint.files import read_tensors, write_tensors
+from counterpoint.files import write_tensors
+from counterpoint.kept import Kept
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
 from counterpoint.privacy import account
@@ -91,7 +92,7 @@ class Result:
         return read_log(self.path / "test_cases.csv")
 
     def model(self, site: str | None = None) -> Predictor:
-        """Load a site's model, or the global one where the method has one.
+        """Load the model that a site uses, or the global one where the method has one.
 
         Raises:
             SettingsError: if there is no such model.
@@ -100,11 +101,14 @@ class Result:
         return load_model(self.model_file(site))[0]
 
     def model_file(self, site: str | None = None) -> Path:
-        """File of a site's model, or of the global one; raises as :meth:`model` does."""
+        """File of the model that a site uses, or of the global one; raises as :meth:`model`."""
         folder = self.path / "models"
-        path = folder / "global.safetensors" if site is None else _personal(folder, site)
+        common = folder / "global.safetensors"
+        path = common if site is None else _personal(folder, site)
         if path.is_file():
             return path
+        if site is not None and common.is_file() and site in self.results["test"]:
+            return common
         there = sorted(p.stem for p in folder.rglob("*.safetensors"))
         if not there:
             raise StateError(
@@ -117,11 +121,12 @@ class Result:
                 f"{self.path} has no global model; it has {', '.join(personal)}: each site has its "
                 "own, choose one with --site"
             )
-        sites = [", ".join(personal)] if personal else []
-        common = ["a global one, for which the site is left out"] if "global" in there else []
+        if common.is_file():
+            personal = list(self.results["test"])
+        has = "one global model, of" if common.is_file() else "those of"
         raise SettingsError(
             f"{self.path} has no model of site '{site}'{nearest(site, personal)}; it has "
-            f"{' and '.join([*sites, *common])}"
+            f"{has} {', '.join(personal)}"
         )
 
 
@@ -193,20 +198,22 @@ def write_models(
     shape: tuple[int, ...],
     form: Form,
     round: int,
-    chosen: Mapping[str, Path],
+    chosen: Mapping[str, Kept],
+    state: Path,
 ) -> bool:
-    """Write every site's model and, if all sites have the same, the global one; tell if so."""
-    first: Payload = {}
-    same = True
-    for name, path in chosen.items():
-        model = read_tensors(path)
-        first = first or model
-        same = same and all_equal([first, model])
-        if not settings.method.pooled:
-            write_model(out, settings, task, shape, form, round, model, name)
-    if same:
+    """Write the global model if all sites have the same, else every site's; tell which it was.
+
+    ``chosen`` are the sites' models, in the folder ``state``.
+    """
+    distinct = {kept.sha256: kept for kept in chosen.values()}.values()
+    models = (kept.read(state) for kept in distinct)  # not all of them in memory
+    first = next(models)
+    if all(all_equal([first, model]) for model in models):
         write_model(out, settings, task, shape, form, round, first)
-    return same
+        return True
+    for site, kept in chosen.items():
+        write_model(out, settings, task, shape, form, round, kept.read(state), site)
+    return False
 
 
 def write_model(

@@ -118,6 +118,8 @@ def load(
     form = _form(reading.form, volumes, neighbours, window)
     kept = _kept_sites(list(reading.tables), sites)
     if holdout is not None:
+        if "," in holdout and holdout not in reading.tables:
+            raise SettingsError(f"one site can be held out (--holdout), not several: {holdout}")
         _kept_sites(list(reading.tables), [holdout])  # is there such a site?
         kept = [name for name in kept if name != holdout] + [holdout]
     notes = list(reading.notes)

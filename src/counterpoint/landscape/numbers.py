@@ -8,7 +8,7 @@ import pandas as pd
 
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.landscape.directions import Direction, Plane, filter_normalised, plane_through
-from counterpoint.landscape.scene import Scene, Weights, model_of, scenes, weights_of
+from counterpoint.landscape.scene import Scene, Weights, scenes, weights_of
 from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import losses_around
 from counterpoint.predictor import Predictor
@@ -190,7 +190,7 @@ def _optimum(scene: Scene, site: str, optima: Path | None) -> Weights:
             f"{optima} was trained on other images or another split than {scene.run.result.path}; "
             "give a run with the same settings of the data, and the same seed"
         )
-    weights = weights_of(model_of(run, site).to(scene.device))
+    weights = weights_of(run.model(site).to(scene.device))
     if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in scene.weights.items()}:
         raise SettingsError(
             f"the models in {optima} are not of the network of {scene.run.result.path}; the sites' "

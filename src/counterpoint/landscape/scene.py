@@ -23,7 +23,6 @@ from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import loss_on
 from counterpoint.layers import batch_norms
 from counterpoint.predictor import Predictor
-from counterpoint.results import Result
 from counterpoint.runs import Run
 from counterpoint.seeds import generator
 from counterpoint.settings import Settings, from_dict, read_file
@@ -45,7 +44,7 @@ class Scene:
     def model(self, site: str) -> Predictor:
         """The model that a site uses."""
         axes = self.federation.form.dimensions + 2
-        return laid_out(model_of(self.run.result, site), axes).to(self.device)
+        return laid_out(self.run.result.model(site), axes).to(self.device)
 
     @cached_property
     def weights(self) -> Weights:
@@ -140,14 +139,6 @@ def scenes(
         training = decoded[: len(federation.sites)]
         device = choose_device(settings.machine.device)
         yield Scene(run, settings, federation, {site.name: site for site in training}, device)
-
-
-def model_of(result: Result, site: str) -> Predictor:
-    """The model that a site uses, which may be the only one."""
-    try:
-        return result.model(site)
-    except StateError:
-        return result.model()
 
 
 def weights_of(model: Predictor) -> Weights:

@@ -65,7 +65,7 @@ class Chosen:
 def choose_model(
     place: str | os.PathLike[str], site: str | None = None, *, together: bool = False
 ) -> Chosen:
-    """Load the personal model of ``site`` out of a run's folder, or its global model.
+    """Load the model that ``site`` uses out of a run's folder, or its global model.
 
     ``place`` may also be a model's own file (``.safetensors``); then there is no site to choose.
     ``together`` takes the personal models of all sites, whose class probabilities are averaged: as
@@ -111,7 +111,8 @@ def _together(run: Path, site: str | None) -> Chosen:
     if site is not None or not files:
         raise SettingsError(
             "'together' (--together) asks all personal models of a run, so it goes with no --site "
-            f"and with the folder of a run that has some; {run} has {len(files)}"
+            f"and with the folder of a run that has some; {run} has "
+            f"{'one global model' if (run / 'models' / 'global.safetensors').is_file() else 'none'}"
         )
     each = [choose_model(run, str(load_model(file)[1]["site"])) for file in files]
     card = {name: value for name, value in each[0].card.items() if name != "site"}

@@ -17,7 +17,7 @@ from counterpoint.settings import CHOICES, as_dict, make_settings
 def chosen_by(values: dict[str, Any]) -> str:
     """How the model was chosen, in words."""
     of = f"model of round {values['chosen_round']} of {values['rounds']}"
-    if values["chosen_from"] == values["rounds"]:
+    if values.get("chosen_from") == values["rounds"]:
         return f"{of}, the last"
     return f"{of}, chosen by mean validation {heading(values['score'], unit=False)}"
 

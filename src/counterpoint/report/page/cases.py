@@ -2,10 +2,11 @@
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
-from counterpoint.errors import CounterpointError
 from counterpoint.figures.case_scores import CaseScores, draw_case_scores
 from counterpoint.figures.confusion import Confusion, draw_confusion
+from counterpoint.predictor import Together
 from counterpoint.report.page.blocks import (
     Block,
     Cell,
@@ -261,12 +262,16 @@ def _photo(study: Study, arm: Arm, images: Images, site: str, row: dict[object, 
         one = pixels[len(pixels) // 2, middle]
         plane = one if one.ndim == 3 else one[:, one.shape[1] // 2]
         return Photo(png(plane), f"Test image {case} of {site}: {words}", f"Case {case}: {words}")
-    try:
-        model = arm.first.result.model(site)
-    except CounterpointError:  # pooled, or a site that did not train
-        model = arm.first.result.model()
-    found = predict(model, pixels)
+    found = predict(_model(study, arm, site), pixels)
     image, truth, answer = worst_plane(pixels, target, found)
     score = f"{named(study.score)} {number(study.score, float(str(row[study.score])))} %"
     words = f"Test case {case} of {site}, {score}: outlines of the true and the predicted area"
     return Photo(outlined(image[middle], truth, answer), words, f"Case {case}: {score}")
+
+
+def _model(study: Study, arm: Arm, site: str) -> nn.Module:
+    """The model that a site's scores are of: at one that did not train, all models together."""
+    result = arm.first.result
+    if site != study.holdout or result.results["one_global_model"]:
+        return result.model(site)
+    return Together([result.model(one) for one in study.training_sites]).eval()

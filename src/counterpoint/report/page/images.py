@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import counterpoint.data as readers
 from counterpoint.api import read_data
@@ -15,7 +15,6 @@ from counterpoint.data.batches import take, take_target
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.errors import CounterpointError
 from counterpoint.methods import find_method
-from counterpoint.predictor import Predictor
 from counterpoint.report.page.runs import Run
 from counterpoint.settings import Data, Settings
 
@@ -75,7 +74,7 @@ class Source:
 
 
 @torch.inference_mode()
-def predict(model: Predictor, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def predict(model: nn.Module, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """The class of every pixel (n, *space) of images (n, C, *space)."""
     pieces = [
         model(torch.from_numpy(images[i : i + 16])).argmax(1) for i in range(0, len(images), 16)

@@ -2,9 +2,8 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from counterpoint.errors import CounterpointError
 from counterpoint.figures.spectra import Spectrum, draw_spectra, radial_profile
 from counterpoint.report.page.blocks import Block, Entry, Section, Table, Text
 from counterpoint.report.page.images import Source
@@ -24,7 +23,7 @@ def spectra(study: Study) -> Section:
     images = Source(arm.first).opened
     if isinstance(images, str):
         return Section("spectra", title, [Text(f"Left out: {images}.", "small")])
-    samples = {site: images.training(site, MOST) for site in study.sites if site in images.sites}
+    samples = {site: images.training(site, MOST) for site in study.training_sites}
     before = _profiles(samples)
     panels = {"As the hospitals took them": before}
     text = (
@@ -53,14 +52,7 @@ def _profiles(samples: dict[str, Tensor]) -> list[Spectrum]:
 def _harmonised(arm: Arm, samples: dict[str, Tensor]) -> dict[str, Tensor]:
     """The images as the arm's models harmonise them."""
     result = arm.first.result
-
-    def layer(site: str) -> nn.Module:
-        try:
-            return result.model(site).harmonise
-        except CounterpointError:  # pooled, or a site that did not train
-            return result.model().harmonise
-
-    return {site: layer(site)(images) for site, images in samples.items()}
+    return {site: result.model(site).harmonise(images) for site, images in samples.items()}
 
 
 def _apart(profiles: list[Spectrum]) -> str:
