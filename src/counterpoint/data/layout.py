@@ -54,7 +54,7 @@ def table_of(folder: Path, group: str | None = None) -> pd.DataFrame:
         raise DataError(f"there is no folder {folder}; check the path")
     tables = sorted(folder.glob("labels.csv")) or sorted(folder.glob("*/labels.csv"))
     if tables:
-        raise DataError(f"{tables[0]} is a table already, and can be used as it is")
+        raise DataError(f"{tables[0]} is a table already: use it as it is, or remove it first")
     files = list(_files(folder))
     if not files:
         raise DataError(f"{folder} has no folders with images; it needs one a site")
