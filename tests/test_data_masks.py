@@ -169,12 +169,13 @@ def test_a_class_that_no_training_mask_has_is_noted(write, save, tmp_path):
     assert again.notes == federation.notes
 
 
-def test_sizes_are_compared_upright(save):
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
+def test_sizes_are_compared_upright(save, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6
     values = np.zeros((12, 8), np.uint8)
     values[2, :] = 255
-    image = save(np.zeros((8, 12, 3), np.uint8), "image.jpg", exif=exif)
+    image = save(np.zeros((8, 12, 3), np.uint8), f"image.{suffix}", exif=exif)
     assert (read_mask(save(values), "", image, 24, 2).mean(axis=1) > 0).sum() == 2
 
 

@@ -20,6 +20,8 @@ from counterpoint.errors import DataError
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _NOBODY = {"", "0", "anonymous", "anonymized", "anonymised", "anon", "none", "unknown", "na", "n/a"}
+MISSING = 1.75
+"""Times the usual distance of slices at which one is missing: exactly 2, but for rounding."""
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])  # DICOM counts to the left and to the back
 
 
@@ -53,10 +55,14 @@ def patient_group(path: str) -> str:
 
 
 def series_id(file: str) -> bytes:
-    """Return what the files of one series have in common; empty for a broken file."""
+    """Return what the slices of one series have in common; empty for what is no slice of one.
+
+    That is a file without a place in space, or a broken one.
+    """
     try:
-        tag = "SeriesInstanceUID"
-        return _raw(dcmread(file, stop_before_pixels=True, specific_tags=[tag]), tag)
+        tag, place = "SeriesInstanceUID", "ImagePositionPatient"
+        header = dcmread(file, stop_before_pixels=True, specific_tags=[tag, place])
+        return _raw(header, tag) if place in header else b""
     except Exception:  # what is wrong is said when the image is decoded
         return b""
 
@@ -71,6 +77,7 @@ class Frame:
     position: npt.NDArray[np.float64] | None
     directions: npt.NDArray[np.float64] | None
     spacing: npt.NDArray[np.float64] | None
+    thickness: float | None
 
 
 def dicom_geometry(path: str) -> Geometry:
@@ -139,13 +146,19 @@ def series_of(path: str) -> tuple[list[Frame], Geometry]:
     if len(series) > 1 or len(sizes) > 1:
         what = f"{len(series)} series" if len(series) > 1 else "slices of different sizes"
         raise BadImageError(f"a folder with {what}; keep one series in a folder")
-    return _sorted(frames, sizes.pop())
+    try:
+        return _sorted(frames, sizes.pop())
+    except BadImageError:
+        raise
+    except Exception:
+        raise BadImageError("a place in space that is broken in its header") from None
 
 
 def _frame(header: Dataset, file: str, number: int, instance: int) -> Frame:
     position = of_frame(header, number, "PlanePositionSequence", "ImagePositionPatient")
     directions = of_frame(header, number, "PlaneOrientationSequence", "ImageOrientationPatient")
     spacing = of_frame(header, number, "PixelMeasuresSequence", "PixelSpacing")
+    thickness = of_frame(header, number, "PixelMeasuresSequence", "SliceThickness")
     return Frame(
         file,
         number,
@@ -153,6 +166,7 @@ def _frame(header: Dataset, file: str, number: int, instance: int) -> Frame:
         None if not position else np.array(position, dtype=np.float64),
         None if not directions else np.array(directions, dtype=np.float64).reshape(2, 3),
         None if not spacing else np.array(spacing, dtype=np.float64),
+        None if not thickness else float(thickness),
     )
 
 
@@ -189,11 +203,18 @@ def _sorted(frames: list[Frame], size: tuple[int, int]) -> tuple[list[Frame], Ge
         return by_number, Geometry(shape, None)
     if len(steps) and steps.min() < 1e-3:
         raise BadImageError("several slices at one place; keep one volume in a folder or file")
-    spacing = by_number[0].spacing
+    if len(steps) and steps.max() > MISSING * np.median(steps):
+        gap = int(steps.argmax())
+        below, above = heights[order[gap]], heights[order[gap + 1]]
+        raise BadImageError(
+            f"no slices between {below:g} and {above:g} mm, where others are {np.median(steps):g} "
+            "mm apart; is the series complete?"
+        )
+    spacing, thickness = by_number[0].spacing, by_number[0].thickness
     affine = None
-    if spacing is not None:
+    if spacing is not None and (len(steps) or thickness):
         first, last = positions[order[0]], positions[order[-1]]
-        step = (last - first) / len(steps) if len(steps) else normal
+        step = (last - first) / len(steps) if len(steps) else normal * thickness
         affine = np.eye(4)
         # The second direction is that in which rows follow each other, the first that of columns.
         columns = np.stack([step, directions[1] * spacing[0], directions[0] * spacing[1]], axis=1)

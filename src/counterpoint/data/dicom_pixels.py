@@ -35,7 +35,12 @@ def read_dicom(path: str, window: tuple[float, float] | None) -> tuple[Floats, b
             stored = {frame.file: _pixels(frame.file)}  # one file at a time
         header, values = stored[frame.file]
         plane = values[frame.number]
-        planes.append(plane if plane.ndim == 3 else _rescaled(header, plane, frame.number))
+        try:
+            planes.append(plane if plane.ndim == 3 else _rescaled(header, plane, frame.number))
+        except MemoryError:
+            raise
+        except Exception:
+            raise BadImageError("a broken rescale slope or table in its header") from None
         if place == len(frames) // 2:
             middle = header, frame.number
     if middle is None or any(plane.shape != planes[0].shape for plane in planes):
@@ -75,9 +80,11 @@ def _pixels(file: str) -> tuple[Dataset, npt.NDArray[Any]]:
 def _why_no_pixels(header: Dataset) -> str:
     try:
         syntax = header.file_meta.TransferSyntaxUID
-        if not syntax.is_compressed or get_decoder(syntax).is_available:
+        if not syntax.is_compressed:
             return "broken pixel data"
         name = syntax.name
+        if get_decoder(syntax).is_available:
+            return f"broken pixel data, or a kind of {name} that can't be read here"
     except Exception:
         return "pixels in an unknown form"
     return f"pixels compressed as {name}; install python-gdcm (pip install counterpoint[dicom])"

@@ -81,38 +81,40 @@ def content_hashes(
 ) -> dict[str, str]:
     """Return the SHA-256 (hex) of every file, by path.
 
-    An index in ``cache`` remembers path, size and time of change, so that only new or changed
+    An index in ``cache`` remembers path, size and times of change, so that only new or changed
     files are read; ``progress`` is told of those. A broken index is made anew.
     """
     file = cache / "content.json"
     index = _read_index(file)
     stamps = {path: _stamp(path) for path in paths}
-    unknown = [path for path, stamp in stamps.items() if index.get(path, [])[:2] != stamp]
+    unknown = [path for path, stamp in stamps.items() if index.get(path, [""])[0] != stamp]
     if unknown:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = zip(unknown, pool.map(sha256, unknown), strict=True)
             for done, (path, digest) in enumerate(found, start=1):
-                index[path] = [*stamps[path], digest]
+                index[path] = [stamps[path], digest]
                 progress(done, len(unknown))
         # It would grow for ever, and every run reads it: what is gone is left out.
         index = {p: of for p, of in index.items() if p in stamps or os.path.exists(p)}
         with written_whole(file) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
-    return {path: str(index[path][2]) for path in stamps}
+    return {path: index[path][1] for path in stamps}
 
 
-def _stamp(path: str) -> list[int | str]:
-    """Return a file's size in bytes and its time of change in nanoseconds.
+def _stamp(path: str) -> str:
+    """Return what changes with a file: its size, and its times in nanoseconds.
 
-    For a folder it is the size of all its files and the last change of one, or of their names.
+    One of them is that of its inode: a copy may bring the time of its original along. For a folder
+    it is a hash of the names and stamps of all its files.
     """
+    if os.path.isdir(path):
+        inside = [f"{os.path.basename(file)} {_stamp(file)}" for file in sorted(_inside(path))]
+        return hashlib.sha256("\n".join(inside).encode(errors="surrogateescape")).hexdigest()
     try:
-        stats = [os.stat(path)]
-        if os.path.isdir(path):
-            stats += [os.stat(file) for file in _inside(path)]
+        stat = os.stat(path)
     except OSError as error:
         raise DataError(f"the file {path} can't be read ({error.strerror or error})") from error
-    return [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 def _inside(folder: str) -> list[str]:
@@ -124,7 +126,7 @@ def _inside(folder: str) -> list[str]:
         raise DataError(f"the folder {folder} can't be read ({error.strerror or error})") from error
 
 
-def _read_index(file: Path) -> dict[str, list[int | str]]:
+def _read_index(file: Path) -> dict[str, list[str]]:
     """Return the index, empty if there is none or if it is broken: it only saves time."""
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
@@ -132,4 +134,4 @@ def _read_index(file: Path) -> dict[str, list[int | str]]:
         return {}
     if not isinstance(index, dict):
         return {}
-    return {p: e for p, e in index.items() if isinstance(e, list) and len(e) == 3}
+    return {p: e for p, e in index.items() if isinstance(e, list) and len(e) == 2}

@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from counterpoint.data.search import FIELDS, IMAGES, MASKS, images_among, require_utf8, walk
 from counterpoint.data.tables import SPLITS
 from counterpoint.data.volumes import PHOTOGRAPHS
 from counterpoint.errors import DataError
 
-IMAGES = ("images", "image", "img", "imgs")
-MASKS = ("masks", "mask", "segmentations", "segmentation", "annotations", "labels")
-FIELDS = ("fov", "fov_mask")
-_ENDINGS = (*PHOTOGRAPHS, ".nii", ".nii.gz", ".dcm")
+_ENDINGS = (".nii.gz", ".nii", *PHOTOGRAPHS, ".dcm", ".dicom", ".ima")
 
 
 class Found(NamedTuple):
@@ -35,8 +33,9 @@ def table_of(folder: Path, group: str | None = None) -> pd.DataFrame:
     """Return the table of images that lie in folders, one row an image, in order of their paths.
 
     A folder a site; in it a folder a class, or ``images`` and ``masks`` (and ``fov``) with files
-    of the same names, where a mask's may go on (``7.jpg``, ``7_mask.png``). Between the two there
-    may be folders of a split, such as ``train`` and ``test``. Other files are not looked at.
+    of the same names, where a mask's may go on (``7.jpg``, ``7_mask.png``). Above or below these
+    there may be folders of a split, such as ``train`` and ``test``. DICOM files of one series that
+    have a folder to themselves are one image, the folder. Other files are not looked at.
 
     Args:
         folder: that holds the sites' folders.
@@ -76,21 +75,26 @@ def _files(folder: Path) -> Iterator[Found]:
                 f"{place} is called like a part of a split, where the folders of the sites are "
                 "looked for; put the sites above (SITE/train/...)"
             )
-        for path in sorted(place.rglob("*")):
-            words = path.relative_to(place).parts
-            if any(word.startswith(".") for word in words) or not path.is_file():
-                continue
-            if not path.name.lower().endswith(_ENDINGS):
-                continue
-            split = SPLITS.get(words[0].lower(), "") if len(words) > 1 else ""
-            first, *rest = words[1:] if split else words
-            if not rest:
-                raise DataError(
-                    f"{path} does not lie in a folder of its class, or in one called images or "
-                    "masks; put it there, or write a table by hand"
-                )
-            kind = first.lower() if first.lower() in (*IMAGES, *MASKS, *FIELDS) else first
-            yield Found(place.name, split, kind, PurePath(*rest), path)
+        inside = (images_among(here, paths) for here, _, paths in walk(str(place)))
+        for path in sorted(Path(path) for paths in inside for path in paths):
+            require_utf8(str(path))
+            yield _found(place, path)
+
+
+def _found(site: Path, path: Path) -> Found:
+    """What an image's path says of it."""
+    words = list(path.relative_to(site).parts)
+    # the first two folders may be the split and the class, or the other way round
+    splits = [n for n, word in enumerate(words[:-1][:2]) if word.lower() in SPLITS]
+    split = SPLITS[words.pop(splits[0]).lower()] if splits else ""
+    first, *rest = words
+    if not rest:
+        raise DataError(
+            f"{path} does not lie in a folder of its class, or in one called images or masks; put "
+            "it there, or write a table by hand"
+        )
+    kind = first.lower() if first.lower() in (*IMAGES, *MASKS, *FIELDS) else first
+    return Found(site.name, split, kind, PurePath(*rest), path)
 
 
 def _with_labels(files: list[Found]) -> list[tuple[Found, dict[str, str]]]:
@@ -148,8 +152,10 @@ def _fitting(image: Found, beside: list[Found]) -> Found:
 
 
 def _stem(path: PurePath) -> str:
-    """A path without its ending, NIfTI's double one too."""
-    return re.sub(r"(\.nii)?\.\w+$", "", path.as_posix(), flags=re.IGNORECASE)
+    """A path without the ending of an image's name; numbers with dots are none."""
+    name = path.as_posix()
+    ending = next((one for one in _ENDINGS if name.lower().endswith(one)), "")
+    return name.removesuffix(name[len(name) - len(ending) :])
 
 
 def _patient(group: str, file: Found) -> str:

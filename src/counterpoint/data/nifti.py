@@ -49,6 +49,8 @@ def read_nifti(
     except MemoryError:
         raise
     except Exception as error:  # zlib, nibabel and numpy raise many kinds for broken files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"the file {path} can't be read ({error.strerror})") from error
         raise BadImageError(f"a broken NIfTI file ({error})", column) from error
     nothing = np.isnan(values)
     if column == "image" and nothing.any() and not nothing.all():
@@ -75,6 +77,12 @@ def like_nifti(path: str, values: npt.NDArray[Any]) -> Any:
     return made
 
 
+def millimetres(path: str) -> float:
+    """Return the length of a file's unit of space; of one that says nothing, a millimetre."""
+    unit = _load(path, "image").header.get_xyzt_units()[0]
+    return {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
+
+
 def _load(path: str, column: str) -> Any:
     """Open a file without its values."""
     try:
@@ -83,8 +91,9 @@ def _load(path: str, column: str) -> Any:
         if not isinstance(loaded, nibabel.Nifti1Pair):  # CIFTI has no volume
             raise ValueError
     except Exception as error:  # nibabel raises many kinds for broken files
-        if isinstance(error, FileNotFoundError | PermissionError):
-            why = error.strerror or "it is not there or may not be read"
+        unread = isinstance(error, OSError) and error.errno is not None
+        if unread or isinstance(error, FileNotFoundError | PermissionError):
+            why = getattr(error, "strerror", None) or "it is not there or may not be read"
             raise DataError(f"the file {path} can't be read ({why})") from error
         raise BadImageError("not a NIfTI file, or a broken one", column) from error
     if len(shape) > 3 and np.prod(shape[3:]) > 1:

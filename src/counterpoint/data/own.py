@@ -15,6 +15,7 @@ from counterpoint.data.tables import (
     clean_label,
     holds_a_split,
     misspelt,
+    read_lines,
     read_table,
     require_values,
     split_names,
@@ -39,10 +40,10 @@ def own_task(path: Path) -> Task:
     if table is None:
         return "classification"  # read_own says what is missing
     try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            names = [name.strip().lower() for name in file.readline().split(",")]
-    except (OSError, UnicodeDecodeError):
+        lines = read_lines(table)
+    except DataError:
         return "classification"
+    names = [name.lower() for name in lines[0][1]] if lines else []
     labels = "label" in names or misspelt(names, ("label",))
     return "segmentation" if "mask" in names and not labels else "classification"
 

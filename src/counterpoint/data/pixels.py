@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from counterpoint.data.deep_colour import is_deep_colour, read_deep_colour
 from counterpoint.errors import DataError
@@ -15,7 +16,8 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _DEEP = ("I", "F")  # Pillow's modes with more than 8 bits a channel; I;16 and the like included
 _MOST = 65535
-_ORIENTATION = 0x0112
+# Tags of EXIF and TIFF.
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
 
 
 class BadImageError(ValueError):
@@ -47,6 +49,7 @@ def upright(path: str, column: str = "image") -> Iterator[Image.Image]:
     """
     try:
         with Image.open(path) as opened:
+            _require_one_page(opened)
             yield ImageOps.exif_transpose(opened)
     except (DataError, BadImageError, MemoryError):
         raise
@@ -58,12 +61,30 @@ def upright(path: str, column: str = "image") -> Iterator[Image.Image]:
         raise BadImageError(str(error) or type(error).__name__, column) from error
 
 
+def _require_one_page(image: Image.Image) -> None:
+    """Refuse several images in one file; smaller copies behind the first are none of them."""
+    if image.format not in ("TIFF", "GIF", "WEBP") or getattr(image, "n_frames", 1) == 1:
+        return
+    first = image.size
+    image.seek(1)
+    alike = image.size == first
+    image.seek(0)
+    if alike:
+        raise BadImageError(f"{image.n_frames} images in one file; save one a file")  # type: ignore[attr-defined]
+
+
 def size_of(path: str) -> tuple[int, int]:
     """Return an upright image's width and height from its header; raises as `upright` does."""
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-            return image.size[::-1] if turned else image.size
+            # of a TIFF, some versions of Pillow have turned the size already
+            stored = (
+                (int(image.tag_v2[_WIDTH]), int(image.tag_v2[_HEIGHT]))
+                if isinstance(image, TiffImageFile)
+                else image.size
+            )
+            return stored[::-1] if turned else stored
     except Exception:
         with upright(path) as image:  # says what is wrong
             return image.size
@@ -79,11 +100,22 @@ def read_pixels(path: str, size: int, dtype: np.dtype[Any]) -> Pixels:
         if is_deep_colour(path):
             return np.stack([_deep_channel(channel, size) for channel in _deep_channels(path)])
         if image.mode.startswith(_DEEP):
-            return np.repeat(_deep_channel(image, size)[np.newaxis], 3, axis=0)
+            grey = _deep_channel(image, size)
+            if white := _white_at_zero(path):
+                grey = np.uint16(white) - grey
+            return np.repeat(grey[np.newaxis], 3, axis=0)
         image.info.pop("transparency", None)  # it is dropped; Pillow would warn about it
         resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
     return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def _white_at_zero(path: str) -> int:
+    """Return the darkest value of a TIFF in which 0 is white; 0 of all others."""
+    with Image.open(path) as image:  # Pillow turns those of 8 bits itself
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0:
+            return int(2 ** image.tag_v2[_BITS][0] - 1) if image.mode.startswith("I") else 0
+    return 0
 
 
 def _deep_channels(path: str) -> list[Image.Image]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from counterpoint.data.geometry import Geometry
-from counterpoint.data.nifti import like_nifti
+from counterpoint.data.nifti import like_nifti, millimetres
 from counterpoint.data.volumes import geometry_of, kind_of
 
 COLOURS = (
@@ -84,4 +84,5 @@ def voxel_volume(image: str) -> float | None:
     geometry = geometry_of(image)
     if geometry.affine is None or _is_flat(image, geometry):
         return None
-    return float(abs(np.linalg.det(geometry.affine[:3, :3]))) / 1000
+    unit = millimetres(image) if kind_of(image) == "nifti" else 1.0
+    return float(abs(np.linalg.det(geometry.affine[:3, :3]))) * unit**3 / 1000

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from counterpoint.data.dicom import is_dicom, series_id
-from counterpoint.data.layout import FIELDS, IMAGES, MASKS
 from counterpoint.data.tables import read_table, require_values
 from counterpoint.data.volumes import PHOTOGRAPHS
 from counterpoint.errors import DataError
+
+IMAGES = ("images", "image", "img", "imgs")
+MASKS = ("masks", "mask", "segmentations", "segmentation", "annotations", "labels")
+FIELDS = ("fov", "fov_mask")
+"""Names of folders, in small letters, that say what is in them."""
 
 _VOLUMES = (".nii", ".nii.gz")
 
@@ -45,6 +49,7 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
         raise DataError("no images; give image files, folders or a CSV with a column 'image'")
     once: dict[str, str] = {}
     for path in found:
+        require_utf8(path)
         once.setdefault(os.path.abspath(path), path)
     return {path: found[path] for path in once.values()}
 
@@ -67,16 +72,52 @@ def _in_table(file: Path) -> dict[str, str]:
     return found
 
 
+def require_utf8(path: str) -> None:
+    """Raise DataError for a name of other bytes, which could be written to no table."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = path.encode(errors="surrogateescape").decode(errors="replace")
+        raise DataError(f"the name of {shown} is not in UTF-8; rename the file") from error
+
+
 def _in_folder(folder: str) -> Iterator[str]:
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for here, folders, paths in walk(folder):
         if any(name.lower() in IMAGES for name in folders):  # with masks of theirs beside them
             folders[:] = [name for name in folders if name.lower() not in (*MASKS, *FIELDS)]
+        yield from images_among(here, paths)
+
+
+def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk` in the order of names, with the paths of files; hidden ones are left out.
+
+    Links are followed, and every folder is entered once. Folders that are taken from the list are
+    left out. Raises DataError for a folder that can't be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"the folder {error.filename} can't be read ({error.strerror})") from error
+
+    seen = set()
+    for here, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        place = os.path.realpath(here)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [os.path.join(here, name) for name in sorted(names) if not name.startswith(".")]
-        others = [path for path in paths if not path.lower().endswith((*PHOTOGRAPHS, *_VOLUMES))]
-        dicoms = [path for path in others if _is_dicom_image(path)]
-        yield from (path for path in paths if path not in set(others))
-        yield from _series(here, dicoms)
+        yield here, folders, paths
+
+
+def images_among(folder: str, paths: list[str]) -> list[str]:
+    """Return those of a folder's files that are images; DICOM files of one series are the folder.
+
+    Raises DataError where several series are mixed.
+    """
+    others = [path for path in paths if not path.lower().endswith((*PHOTOGRAPHS, *_VOLUMES))]
+    known = [path for path in paths if path not in set(others)]
+    return known + _series(folder, [path for path in others if _is_dicom_image(path)])
 
 
 def _is_dicom_image(path: str) -> bool:
@@ -84,9 +125,12 @@ def _is_dicom_image(path: str) -> bool:
 
 
 def _series(folder: str, files: list[str]) -> list[str]:
-    """Return the DICOM files of a folder as images: the folder, if they are one series."""
+    """Return the DICOM files of a folder as images: the folder, if they are one series.
+
+    Files without a place in space, such as the views of a radiograph, are images of their own.
+    """
     sizes = Counter(map(series_id, files))
-    if len(files) < 2 or max(sizes.values()) == 1:
+    if all(count == 1 for series, count in sizes.items() if series):
         return files
     if len(sizes) > 1:
         raise DataError(

@@ -36,7 +36,7 @@ def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     or column, if the file can't be read, a line has too few or too many values, a column is twice
     or not there, or there are no rows.
     """
-    lines = _read_lines(path)
+    lines = read_lines(path)
     if not lines:
         raise DataError(f"{path} is empty; it needs a first line with {', '.join(required)}")
     _, header = lines.pop(0)
@@ -54,7 +54,7 @@ def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names, index=[n for n, _ in lines], dtype=object)
 
 
-def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
+def read_lines(path: Path) -> list[tuple[int, list[str]]]:
     """Return (line number, values) for every line that has a value, the header's line first."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
