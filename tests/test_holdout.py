@@ -358,7 +358,7 @@ def test_a_split_that_leaks_into_the_site_is_found(leak, data, tmp_path):
 
 
 def test_results_are_plain_json_and_shown_again(data, tmp_path):
-    """A site without foreground has no Dice, no distance and no interval: null, not NaN."""
+    """A site without foreground has no sensitivity and no interval of it: null, not NaN."""
     mine = shutil.copytree(data, tmp_path / "sites")
     from PIL import Image
 
@@ -372,7 +372,6 @@ def test_results_are_plain_json_and_shown_again(data, tmp_path):
     values = json.loads((result.path / "results.json").read_text(), parse_constant=refuse)
     assert values["test"]["west"]["sensitivity"] is None
     assert values["intervals"]["west"]["sensitivity"] == [None, None]
-    assert values["intervals"]["west"]["hd95"] == [None, None]
     assert values["intervals"]["east"]["sensitivity"][0] is not None
     assert "west (did not train)" in shown
     assert results_table(result) is not None

@@ -31,7 +31,14 @@ from counterpoint.report.page.pictures import legend_of
 from counterpoint.report.page.runs import difference, read_study
 from counterpoint.report.page.summary import guess
 from counterpoint.report.page.words import megabytes, without_names
-from counterpoint.resampling import draw, drawn_runs, interval, score_of
+from counterpoint.resampling import (
+    draw,
+    drawn_runs,
+    drawn_scores,
+    interval,
+    score_of,
+    weighted_mean,
+)
 from tests.browser import Visit, chromium  # noqa: F401  (a fixture)
 from tests.running import SHORT, TINY
 
@@ -132,7 +139,7 @@ def test_scores_of_drawn_cases_are_those_of_sklearn() -> None:
 def test_an_interval_of_seeds_is_wider_where_seeds_disagree() -> None:
     draws = np.random.default_rng(1).normal(0, 0.01, 4000)
     low, high = interval(drawn_runs([draws, draws]))
-    assert high - low == pytest.approx(2 * 1.96 * 0.01 / np.sqrt(2), rel=0.1)
+    assert high - low == pytest.approx(2 * 1.96 * 0.01, rel=0.1)  # more runs, not more patients
     low, high = interval(drawn_runs([draws - 1, draws + 1]))
     assert low == pytest.approx(-1, abs=0.1)
     assert high == pytest.approx(1, abs=0.1)
@@ -181,6 +188,32 @@ def test_a_difference_is_paired_by_seed_and_case(study: study_runs.Study, folder
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
+def test_many_images_of_few_patients_are_few(study: study_runs.Study) -> None:
+    local, _, prrfl = study.arms
+    arms = []
+    for arm in (local, prrfl):
+        one = study_runs.Run(arm.first.result)
+        one.cases = one.cases.assign(group=0)
+        arms.append(study_runs.Arm(arm.key, arm.label, arm.kind, (one,)))
+    found = difference(arms[1], arms[0], "east", "macro_f1")
+    assert (found.patients, found.few, found.clear) == (1, True, False)
+
+
+def test_seeds_on_the_same_patients_find_nothing_where_nothing_is() -> None:
+    """Five seeds of two methods that are equally good, on 50 patients: 5 % are called clear."""
+    rng = np.random.default_rng(0)
+    clear = 0
+    for _ in range(200):
+        patients = rng.normal(size=50)
+        draws = [
+            drawn_scores(weighted_mean(patients + rng.normal(0, 0.1, 50)), np.arange(50), 200, 1)
+            for _ in range(5)
+        ]
+        low, high = interval(drawn_runs(draws))
+        clear += low > 0 or high < 0
+    assert clear < 24
+
+
 def test_other_test_images_leave_no_interval(study: study_runs.Study) -> None:
     local, _, prrfl = study.arms
     one = study_runs.Run(prrfl.first.result)
@@ -194,9 +227,9 @@ def test_other_test_images_leave_no_interval(study: study_runs.Study) -> None:
 
 
 def test_few_cases_are_no_clear_difference() -> None:
-    assert study_runs.Estimate(0.2, 0.1, 0.3, cases=10).clear
-    assert not study_runs.Estimate(0.2, 0.1, 0.3, cases=9).clear
-    assert not study_runs.Estimate(0.2, -0.1, 0.3, cases=99).clear
+    assert study_runs.Estimate(0.2, 0.1, 0.3, patients=10).clear
+    assert not study_runs.Estimate(0.2, 0.1, 0.3, patients=9).clear
+    assert not study_runs.Estimate(0.2, -0.1, 0.3, patients=99).clear
 
 
 def test_the_page_says_the_scores_of_the_runs(text: str, folder: Path) -> None:
@@ -255,7 +288,9 @@ def test_cautions_are_found_in_the_runs(own: SimpleNamespace, study: study_runs.
     assert said[0].startswith("Leakage: the split leaks")
     assert any("came with the data" in sentence for sentence in said)
     assert any("One random seed only" in sentence for sentence in said)
-    assert any(f"{HOSTILE} (10)" in sentence for sentence in said)
+    assert any(
+        "patients" in one and re.search(rf"{re.escape(HOSTILE)} \(\d\)", one) for one in said
+    )
     of_study = cautions(study)
     assert not any("Leakage" in sentence or "One random" in sentence for sentence in of_study)
     assert any("equally many seeds" in sentence for sentence in of_study)

@@ -177,7 +177,7 @@ def test_hd95_by_hand(shape):
 
 
 @pytest.mark.filterwarnings("error")
-def test_empty_masks_have_no_distance_and_no_dice_unless_something_is_found():
+def test_empty_masks_have_no_dice_and_are_far_off_if_something_is_found():
     square = torch.zeros(4, 6, 6, dtype=torch.long)
     square[:, 1:4, 1:4] = 1
     empty = torch.zeros_like(square)
@@ -188,7 +188,8 @@ def test_empty_masks_have_no_distance_and_no_dice_unless_something_is_found():
     assert [r["dice"] for r in rows] == pytest.approx([1, 0, 0, nan], nan_ok=True)
     assert [r["sensitivity"] for r in rows] == pytest.approx([1, 0, nan, nan], nan_ok=True)
     assert [r["specificity"] for r in rows] == pytest.approx([1, 1, 0.75, 1], nan_ok=True)
-    assert [r["hd95"] for r in rows] == pytest.approx([0, nan, nan, nan], nan_ok=True)
+    diagonal = 6 * math.sqrt(2)  # as far off as can be: to find nothing must not pay
+    assert [r["hd95"] for r in rows] == pytest.approx([0, diagonal, diagonal, nan], nan_ok=True)
     nothing = scored(TWO, sure(empty, 2), empty, torch.arange(4), thorough=True).scores()
     assert {n for n, v in nothing.items() if math.isnan(v)} == {
         "dice",

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from sklearn import metrics
 
 from counterpoint import resampling
@@ -14,7 +13,6 @@ from counterpoint.errors import SettingsError
 from counterpoint.local import Plain
 from counterpoint.methods import find_method, methods
 from counterpoint.resampling import drawn_scores, weighted_mean
-from counterpoint.study import differences
 from counterpoint.study.budget import common_schedule, fitting_epochs, gradients_an_image
 from counterpoint.study.entry import Entry, folder_name, parse_entry, parse_vary, varied
 from counterpoint.study.plan import grown, open_study, over, plan
@@ -29,16 +27,6 @@ def test_holm_by_hand():
     corrected = resampling.holm([0.01, math.nan, 0.04])  # two were tested
     assert corrected[0] == pytest.approx(0.02)
     assert math.isnan(corrected[1])
-
-
-def test_signed_rank_is_scipys_and_knows_nothing_of_no_difference():
-    rng = np.random.default_rng(1)
-    values = np.round(rng.normal(0.2, 1, 40), 1)  # with ties and zeros
-    assert (values == 0).any()
-    assert differences.signed_rank(values) == stats.wilcoxon(values).pvalue
-    assert differences.signed_rank(np.zeros(8)) == 1
-    # all of 2^5 signs are as likely; two of them are as far out as all the same
-    assert differences.signed_rank(np.array([1.0, 2, 3, 4, 5])) == pytest.approx(2 / 2**5)
 
 
 @pytest.fixture
@@ -127,20 +115,6 @@ def test_p_is_fair_where_there_is_nothing_to_find():
         mean = weighted_mean(rng.normal(size=60))
         found.append(resampling.two_sided(drawn_scores(mean, np.arange(60), 400, seed=4)))
     assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
-
-
-def test_units_are_averaged_over_cases_and_seeds():
-    rows = pd.DataFrame(
-        {
-            "seed": [1, 1, 2, 1],
-            "site": ["A", "A", "A", "B"],
-            "unit": [0, 0, 0, 0],
-            "case": [0, 1, 1, 0],
-        }
-    )
-    own = rows.assign(value=[0.9, 0.5, 0.7, 0.2])
-    base = rows.assign(value=[0.8, 0.5, 0.5, math.nan])  # not defined at B
-    assert differences.unit_differences(own, base) == pytest.approx([(0.1 + 0 + 0.2) / 3])
 
 
 def test_table_by_hand():

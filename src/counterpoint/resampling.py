@@ -16,6 +16,9 @@ Floats = npt.NDArray[np.float64]
 Score = Callable[[Floats], Floats]
 """A score of weighted cases: weights (draws, cases) to scores (draws,); NaN where undefined."""
 
+TOO_FEW = 10
+"""Of fewer patients a bootstrap draws much the same again and again: intervals are too narrow."""
+
 BLOCK = 100
 """Draws at a time: bounds the memory."""
 
@@ -158,14 +161,15 @@ def drawn_runs(runs: Sequence[Floats]) -> Floats:
     """Draws of the mean of several runs' scores, the runs drawn with replacement as well.
 
     So their interval tells of both chances: which patients were tested, and how training happened
-    to go. Draws (draws,) of one run are left as they are.
+    to go. A draw is of the same patients in all runs: more runs do not make more patients. Draws
+    (draws,) of one run are left as they are.
     """
     if len(runs) == 1:
         return runs[0]
     table, rng = np.stack(runs), np.random.default_rng(1)
     shape = (table.shape[1], len(runs))
-    chosen = table[rng.integers(len(runs), size=shape), rng.integers(shape[0], size=shape)]
-    return np.asarray(chosen.mean(1))
+    chosen = table[rng.integers(len(runs), size=shape), np.arange(shape[0])[:, None]]
+    return nan_mean(chosen.T)
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:

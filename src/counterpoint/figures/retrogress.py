@@ -47,7 +47,8 @@ def curve(rows: pd.DataFrame) -> pd.DataFrame:
     between = rows["moment"] == "epoch"
     rows["communications"] = rows["round"].astype(float)
     # The last epoch stands just before the merge, so that the fall shows as a fall.
-    place = (rows["epoch"] / epochs).clip(upper=0.95)
+    last = max(0.95, 1 - 0.5 / epochs)
+    place = (rows["epoch"] / epochs).where(rows["epoch"] < epochs, last)
     rows.loc[between, "communications"] = rows["round"] - 1 + place
     return rows.sort_values("communications", kind="stable")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from counterpoint.resampling import (
+    TOO_FEW,
     Floats,
     drawn_scores,
     holm,
@@ -25,7 +25,7 @@ from counterpoint.study.scores import LOWER_IS_BETTER, Finished
 DRAWS, SEED = 2000, 0
 Run = tuple[str, int]
 """A finished run by entry and seed."""
-SIGNED_RANK, BOOTSTRAP = "Wilcoxon signed-rank", "paired bootstrap"
+BOOTSTRAP = "paired bootstrap"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Difference:
         test: name of the test; empty where nothing could be tested.
         p: its two-sided p-value.
         corrected: the same after Holm's correction for all entries.
-        units: patients (where known, else cases) that were drawn or ranked.
+        units: patients (where known, else cases) that were drawn.
         cases: test cases that were compared, counted once a seed.
+        few: sites with so few of them that interval and p are too sure.
     """
 
     entry: str
@@ -59,6 +60,7 @@ class Difference:
     corrected: float
     units: int
     cases: int
+    few: tuple[str, ...] = ()
 
 
 def differences(
@@ -75,7 +77,7 @@ def differences(
         seeds = tuple(run.seed for run in own if same_data(run, base[run.seed]))
         by_seed = np.array([means[entry, seed] - means[baseline, seed] for seed in seeds])
         one = difference(entry, baseline, metric, by_seed, seeds)
-        found.append(tested(one, cases, drawn, metric) if known and seeds else one)
+        found.append(tested(one, cases, drawn) if known and seeds else one)
     corrected = holm([one.p for one in found])
     return [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
 
@@ -109,26 +111,24 @@ def difference(
 
 
 def tested(
-    one: Difference, cases: Mapping[Run, pd.DataFrame], drawn: Mapping[Run, Floats], metric: str
+    one: Difference, cases: Mapping[Run, pd.DataFrame], drawn: Mapping[Run, Floats]
 ) -> Difference:
     """The difference with its interval and p-value."""
     pairs = [((one.entry, seed), (one.baseline, seed)) for seed in one.seeds]
-    own, base = (pd.concat([cases[pair[which]] for pair in pairs]) for which in (0, 1))
+    own = pd.concat([cases[entry] for entry, _ in pairs])
     draws = np.mean([drawn[entry] - drawn[baseline] for entry, baseline in pairs], axis=0)
     low, high = interval(draws)
-    ranked = metric in own
-    if ranked:
-        columns = ["seed", "site", "unit", "case", metric]
-        values = (frame[columns].rename(columns={metric: "value"}) for frame in (own, base))
-        p = signed_rank(unit_differences(*values))
+    units = own[["site", "unit"]].drop_duplicates()
+    few = units["site"].value_counts()
     return replace(
         one,
         low=low,
         high=high,
-        test=SIGNED_RANK if ranked else BOOTSTRAP,
-        p=p if ranked else two_sided(draws),
-        units=len(own[["site", "unit"]].drop_duplicates()),
+        test=BOOTSTRAP,
+        p=two_sided(draws),
+        units=len(units),
         cases=len(own),
+        few=tuple(str(site) for site in few[few < TOO_FEW].index),
     )
 
 
@@ -164,29 +164,3 @@ def drawn_means(cases: Mapping[Run, pd.DataFrame], metric: str) -> dict[Run, Flo
             score = score_of(own, metric)
             by_site[run].append(drawn_scores(score, own["unit"], DRAWS, seed, of_site["unit"]))
     return {run: nan_mean(np.stack(scores)) for run, scores in by_site.items()}
-
-
-def signed_rank(differences: Floats) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test; 1 where nothing differs.
-
-    >>> signed_rank(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))  # 2 of 2^6 signs are as far out
-    0.03125
-    """
-    if not np.any(differences):
-        return 1.0
-    return float(wilcoxon(differences).pvalue)
-
-
-def unit_differences(entry: pd.DataFrame, baseline: pd.DataFrame) -> Floats:
-    """Differences of a score by patient: mean over the cases, and seeds, that both were tested on.
-
-    Both tables have the columns seed, site, unit, case and value.
-
-    >>> rows = pd.DataFrame({"seed": [1, 2], "site": "A", "unit": 7, "case": [7, 7]})
-    >>> unit_differences(rows.assign(value=[0.5, 0.75]), rows.assign(value=[0.25, 0.25]))
-    array([0.375])
-    """
-    keys = ["seed", "site", "unit", "case"]
-    both = entry.merge(baseline, on=keys, validate="one_to_one").dropna()
-    both["difference"] = both["value_x"] - both["value_y"]
-    return np.asarray(both.groupby(["site", "unit"])["difference"].mean(), dtype=np.float64)

@@ -9,8 +9,9 @@ import pandas as pd
 
 from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.report.words import heading
+from counterpoint.resampling import TOO_FEW
 from counterpoint.results import Result, runs_in
-from counterpoint.study.differences import BOOTSTRAP, DRAWS, SEED, Difference, differences
+from counterpoint.study.differences import DRAWS, SEED, Difference, differences
 from counterpoint.study.entry import Entry, parse_entry
 from counterpoint.study.plan import FILE, Study, open_study
 from counterpoint.study.scores import BUDGET, MEAN, Finished, by_seed, over_seeds, tidy
@@ -295,20 +296,21 @@ def about_tests(compared: Sequence[Difference], runs: Sequence[Finished], metric
     first = tested[0]
     known = all("group" in run.result.cases for run in runs)
     unit = "patients or lesions" if known else "test images (runs that did not note the patient)"
-    how = (
-        "two-sided p of a Wilcoxon signed-rank test on the differences of the units, each the mean "
-        "over its cases and seeds"
-    )
-    if first.test == BOOTSTRAP:
-        how = "two-sided p from where 0 lies among the draws"
+    few = dict.fromkeys(site for one in tested for site in one.few)
+    warned = [
+        f"WARNING: fewer than {TOO_FEW} test patients at {', '.join(few)}: drawn again and again "
+        "they are much the same, so intervals are too narrow and p-values too small"
+    ]
     return [
         f"Differences in mean {heading(metric, unit=False)} over the sites to {first.baseline}, "
         f"paired: 95 % percentile interval of {DRAWS} bootstrap draws (seed {SEED}) of {unit} "
-        f"within each site, the same for both; {how}. {first.units} units and {first.cases} tested "
+        "within each site, the same for both; two-sided p from where 0 lies among the draws. "
+        f"{first.units} units and {first.cases} tested "
         f"cases over {len(first.seeds)} {'seeds' if len(first.seeds) > 1 else 'seed'}; p corrected "
         f"by Holm for {len(tested)} {'comparisons' if len(tested) > 1 else 'comparison'}.",
         "Intervals and p-values speak of chance in the choice of test cases, for the models that "
         "were trained. How much training itself varies shows only in the spread over the seeds.",
+        *(warned if few else []),
     ]
 
 

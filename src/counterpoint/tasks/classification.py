@@ -101,7 +101,10 @@ class Answers:
         return {name: round(value, 7) for name, value in scores.items()}
 
     def by_case(self) -> list[dict[str, float | int | str]]:
-        """A row an image: its class, what was predicted, and the probabilities."""
+        """A row an image: its class, what was predicted, and the probabilities.
+
+        These have all digits that float32 knows: rounded, those of a rare class would be ties.
+        """
         names = self.task.classes
         probabilities = torch.cat(self.logits).softmax(1)
         rows = zip(
@@ -112,7 +115,7 @@ class Answers:
         )
         return [
             {"case": case, "class": names[label], "predicted": names[int(np.argmax(p))]}
-            | {f"p_{name}": round(x, 6) for name, x in zip(names, p, strict=True)}
+            | {f"p_{name}": float(f"{x:.9g}") for name, x in zip(names, p, strict=True)}
             for case, label, p in rows
         ]
 

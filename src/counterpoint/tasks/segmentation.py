@@ -1,5 +1,6 @@
 """Segmentation of images and volumes: Dice and its relatives, case by case."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,9 @@ class Segmentation:
     classes; ``dice_with_background`` counts the background as one class more, as both papers do,
     and is therefore higher. ``iou``, ``sensitivity`` and ``specificity`` are of the foreground,
     ``hd95`` is the 95th percentile of the distance between the outlines, in pixels of the image
-    as the network sees it, where there is both a mask and a prediction; it is slow and computed for
-    the test images only.
+    as the network sees it; a class that is missed, or found where it is not, is as far off as the
+    image's diagonal. Of a case in slices or patches it is the mean over these. It is slow and
+    computed for the test images only.
 
     A class that is neither in a case's mask nor predicted is left out of that case's mean.
 
@@ -160,15 +162,19 @@ def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _distances(found: Tensor, truth: Tensor) -> list[float]:
-    """95 % Hausdorff distance of each image's foreground classes, in pixels; NaN where empty."""
+    """95 % Hausdorff distance of each image's foreground classes, in pixels.
+
+    The image's diagonal where only one of the two is empty, NaN where both are.
+    """
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
-    both = found.flatten(2).any(2) & truth.flatten(2).any(2)
+    there = [mask.flatten(2).any(2)[:, 1:].cpu() for mask in (found, truth)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI's about its own arguments
         warnings.simplefilter("ignore", UserWarning)  # and about empty masks, see below
         far = compute_hausdorff_distance(
             found.float().cpu(), truth.float().cpu(), include_background=False, percentile=95
         ).double()
-    far = torch.where(both[:, 1:].cpu(), far, torch.nan)
+    far = torch.where(there[0] & there[1], far, math.dist(found.shape[2:], [0] * (found.dim() - 2)))
+    far = torch.where(there[0] | there[1], far, torch.nan)
     return [float(value) for value in _mean(far.numpy())]

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from counterpoint.report.page.runs import FEW, TOO_FEW, Arm, Study, same_cases
+from counterpoint.report.page.runs import FEW, Arm, Study, same_cases
 from counterpoint.report.page.words import listed, without_names
+from counterpoint.resampling import TOO_FEW
 
 
 def cautions(study: Study) -> list[str]:
@@ -78,10 +79,13 @@ def _size(study: Study) -> Iterator[str]:
             "One random seed only: another seed, which draws other first weights and another order "
             "of the images, could give other numbers. The intervals do not include that."
         )
-    small = {site: len(study.main.first.cases_of(site)) for site in study.sites}
+    small = {site: study.main.first.patients_of(site).nunique() for site in study.sites}
     few = [f"{site} ({count})" for site, count in small.items() if count < FEW]
     if few:
-        yield f"Few test cases: {listed(few)}. Scores there can move a lot by chance."
+        yield (
+            f"Few test patients (or images, where patients are not known): {listed(few)}. Scores "
+            "there can move a lot by chance."
+        )
     if study.values["task"] == "classification" and (rare := _rare(study)):
         yield f"Few test images of some classes, on which macro-F1 leans heavily: {listed(rare)}."
 

@@ -65,7 +65,13 @@ def _figure(study: Study, local: Arm) -> Block:
         lambda site, rows: "Difference to training alone. " + ". ".join(sentences(site)),
         table,
         key=f"Right of the line at zero a hospital does better than alone ({local.label}), left "
-        "of it worse; a bar that crosses the line is no clear difference.",
+        "of it worse; a bar that crosses the line is no clear difference."
+        + (
+            f" At {study.holdout}, which did not train, it is the other hospitals' own models that "
+            "are asked together."
+            if study.holdout
+            else ""
+        ),
         size=(5.2, height),
     )
 

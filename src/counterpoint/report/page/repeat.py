@@ -105,7 +105,8 @@ def command(run: Run) -> str:
 
 
 def _split_seed(run: Run) -> object:
-    return run.settings.get("data.split_seed") or run.seed
+    chosen = run.settings.get("data.split_seed")
+    return run.seed if chosen is None else chosen
 
 
 def settings_text(run: Run) -> str:

@@ -1,5 +1,6 @@
 """The runs that a page is about: sorted into arms, and what is read of them."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +11,20 @@ import pandas as pd
 import yaml
 
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.resampling import Floats, drawn_runs, drawn_scores, interval, score_of
+from counterpoint.resampling import (
+    TOO_FEW,
+    Floats,
+    drawn_runs,
+    drawn_scores,
+    interval,
+    score_of,
+)
 from counterpoint.results import Result, read_log, runs_in
 from counterpoint.settings import flatten
 
 DRAWS = 1000
 FEW = 30
 """Of fewer test cases at a hospital the reader is told."""
-TOO_FEW = 10
-"""Of fewer cases a bootstrap draws much the same again and again: its intervals are too narrow."""
 Kind = Literal["local", "common", "personal", "pooled"]
 KINDS: dict[Kind, str] = {
     "local": "Alone: every hospital trains on its own images only",
@@ -36,13 +42,18 @@ class Estimate:
     value: float
     low: float = float("nan")
     high: float = float("nan")
-    cases: int = 0
-    """Test cases that a difference rests on."""
+    patients: int = 0
+    """That a difference rests on; where it was not noted whose they are, test cases."""
 
     @property
     def few(self) -> bool:
-        """Whether a difference rests on so few cases that even its interval can't be trusted."""
-        return self.cases < TOO_FEW
+        """Whether a difference rests on so few patients that its interval can't be trusted."""
+        return self.patients < TOO_FEW
+
+    @property
+    def untested(self) -> bool:
+        """Whether there is no interval, for want of test images in common."""
+        return math.isnan(self.low)
 
     @property
     def clear(self) -> bool:
@@ -56,7 +67,7 @@ class Run:
     def __init__(self, result: Result) -> None:
         self.result, self.path = result, result.path
         self.values = result.results
-        self._drawn: dict[tuple[str, str], Floats] = {}
+        self._drawn: dict[tuple[str, str, tuple[str, ...]], Floats] = {}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -92,14 +103,21 @@ class Run:
         """A site's test cases, in their order."""
         return self._by_site[site]
 
-    def drawn_scores(self, site: str, metric: str) -> Floats:
-        """A site's score in each draw of its test cases; the same draws in runs of one seed."""
-        if (site, metric) not in self._drawn:
-            cases = self.cases_of(site)
-            patients = cases.get("group", cases.index)
-            score = score_of(cases, metric)
-            self._drawn[site, metric] = drawn_scores(score, patients, DRAWS, self.seed)
-        return self._drawn[site, metric]
+    def patients_of(self, site: str) -> "pd.Series[str]":
+        """Whose each test case of a site is; where it was not noted, each is a patient's own."""
+        cases = self.cases_of(site)
+        if "group" in cases:
+            return cases["group"].astype(str)
+        return f"{self.seed}:" + cases["case"].astype(str)
+
+    def drawn_scores(self, site: str, metric: str, among: tuple[str, ...]) -> Floats:
+        """A site's score in each draw of patients ``among`` these; the same draws in all runs."""
+        key = site, metric, among
+        if key not in self._drawn:
+            score, patients = score_of(self.cases_of(site), metric), self.patients_of(site)
+            seed = [0, *site.encode()]
+            self._drawn[key] = drawn_scores(score, patients, DRAWS, seed, among)
+        return self._drawn[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +146,9 @@ class Arm:
             return Estimate(float("nan"))
         ends = self.first.values["intervals"][site].get(metric)
         if len(self.runs) > 1:
-            ends = interval(drawn_runs([run.drawn_scores(site, metric) for run in self.runs]))
+            among = all_patients(self.runs, site)
+            draws = [run.drawn_scores(site, metric, among) for run in self.runs]
+            ends = interval(drawn_runs(draws))
         if ends is None or None in ends:
             return Estimate(sum(found) / len(found))
         return Estimate(sum(found) / len(found), *ends)
@@ -139,8 +159,15 @@ class Arm:
         return float("nan") if None in values else sum(values) / len(values)
 
     def worst(self, metric: str, sites: Sequence[str]) -> float:
-        """Score of the site that fares worst, on average over the seeds."""
-        return min(self.score(site, metric).value for site in sites)
+        """Score of the site that fares worst in a run, mean over the seeds."""
+        tests = [[run.values["test"][site][metric] for site in sites] for run in self.runs]
+        worst = [min((x for x in of if x is not None), default=math.nan) for of in tests]
+        return sum(worst) / len(worst)
+
+
+def all_patients(runs: Iterable[Run], site: str) -> tuple[str, ...]:
+    """Everyone who was tested at a site in any of these runs."""
+    return tuple(sorted({one for run in runs for one in run.patients_of(site)}))
 
 
 def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
@@ -157,9 +184,11 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
     mean = sum(one - two for one, two in values) / len(pairs)
     if not all(same_cases(*pair, site) for pair in pairs):
         return Estimate(mean)
-    draws = [one.drawn_scores(site, metric) - two.drawn_scores(site, metric) for one, two in pairs]
-    cases = min(len(run.cases_of(site)) for run, _ in pairs)
-    return Estimate(mean, *interval(drawn_runs(draws)), cases=cases)
+    among = all_patients([run for pair in pairs for run in pair], site)
+    drawn = [[run.drawn_scores(site, metric, among) for run in pair] for pair in pairs]
+    patients = min(run.patients_of(site).nunique() for run, _ in pairs)
+    ends = interval(drawn_runs([one - two for one, two in drawn]))
+    return Estimate(mean, *ends, patients=patients)
 
 
 def same_cases(one: Run, two: Run, site: str) -> bool:

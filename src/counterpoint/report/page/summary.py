@@ -101,8 +101,9 @@ def _verdict(study: Study, local: Arm, joined: Arm) -> str:
     gains = {site: difference(joined, local, site, study.score) for site in sites}
     better = [s for s, gain in gains.items() if gain and gain.clear and gain.value > 0]
     worse = [s for s, gain in gains.items() if gain and gain.clear and gain.value < 0]
-    few = [s for s, gain in gains.items() if gain and gain.few]
-    unclear = [s for s in sites if s not in better and s not in worse and s not in few]
+    apart = [s for s, gain in gains.items() if gain is None or gain.untested]
+    few = [s for s, gain in gains.items() if gain and gain.few and s not in apart]
+    unclear = [s for s in sites if s not in (*better, *worse, *apart, *few)]
     parts = []
     if better:
         parts.append(f"{listed(better)} {'gains' if len(better) == 1 else 'gain'}")
@@ -112,8 +113,10 @@ def _verdict(study: Study, local: Arm, joined: Arm) -> str:
         parts.append(f"for {listed(unclear)} there is no clear difference")
     if few:
         parts.append(
-            f"{listed(few)} {'has' if len(few) == 1 else 'have'} too few test cases to tell"
+            f"{listed(few)} {'has' if len(few) == 1 else 'have'} too few test patients to tell"
         )
+    if apart:
+        parts.append(f"{listed(apart)} can't be compared")
     return f"By joining with {joined.label}, {'; '.join(parts)}:"
 
 
@@ -125,11 +128,14 @@ def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
     metric, unit = study.score, unit_of(study.score)
     alone, together = (arm.score(site, metric).value for arm in (local, joined))
     gain = difference(joined, local, site, metric)
+    names = "alone", "together"
+    if site == study.holdout:  # it has no model of its own
+        names = "the other hospitals' own models asked together", f"with {joined.label}"
     text = (
-        f"alone {number(metric, alone)} {unit}, together {number(metric, together)} {unit}: "
-        f"{verdict(gain, metric)}"
+        f"{names[0]} {number(metric, alone)} {unit}, {names[1]} {number(metric, together)} "
+        f"{unit}: {verdict(gain, metric)}"
     )
-    if gain and not math.isnan(gain.low):
+    if gain and not gain.untested:
         text += f" (95 % interval {points_between(metric, gain)})"
     cases = len(joined.first.cases_of(site))
     if cases < FEW:
@@ -140,19 +146,19 @@ def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
 def verdict(gain: Estimate | None, metric: str) -> str:
     """A difference in words.
 
-    >>> verdict(Estimate(0.02, 0.01, 0.03, cases=50), "dice")
+    >>> verdict(Estimate(0.02, 0.01, 0.03, patients=50), "dice")
     'gains 2.0 points'
-    >>> verdict(Estimate(0.02, -0.01, 0.03, cases=50), "dice")
+    >>> verdict(Estimate(0.02, -0.01, 0.03, patients=50), "dice")
     'no clear difference, +2.0 points'
-    >>> verdict(Estimate(0.02, 0.01, 0.03, cases=5), "dice")
-    'too few test cases to tell, +2.0 points'
+    >>> verdict(Estimate(0.02, 0.01, 0.03, patients=5), "dice")
+    'too few test patients to tell, +2.0 points'
     """
     if gain is None or math.isnan(gain.value):
         return "can't be compared"
-    if math.isnan(gain.low):
+    if gain.untested:
         return f"{points(metric, gain.value)} points, not tested on the same images"
     if gain.few:
-        return f"too few test cases to tell, {points(metric, gain.value)} points"
+        return f"too few test patients to tell, {points(metric, gain.value)} points"
     if not gain.clear:
         return f"no clear difference, {points(metric, gain.value)} points"
     word = "gains" if gain.value > 0 else "loses"
@@ -223,16 +229,21 @@ def gain_cell(gain: Estimate | None, metric: str) -> Cell:
 def _chosen(study: Study) -> Details:
     several = max(len(arm.runs) for arm in study.arms) > 1
     sentences = [
-        "An interval says how far chance could have moved a number: were the study done again "
-        "with other patients of the same hospitals, it would fall inside in about 95 of 100 "
-        "cases. Where the interval of a difference holds zero, the page says “no clear "
-        "difference”: there may be one, but these images do not show it.",
+        "An interval says how far the choice of test patients could have moved a number: of "
+        "intervals made in this way, about 95 of 100 hold the score that these models would have "
+        "on all such patients of the hospital. Where the interval of a difference holds zero, the "
+        "page says “no clear difference”: there may be one, but these images do not show it.",
         f"Of each kind, the method shown is the one with the best {named(study.score)} on "
         "validation images; test images played no part in the choice.",
         "Differences are paired: both models are scored on the same test images, drawn again and "
         "again with replacement."
         + (" Where several seeds were run, seeds are drawn as well." if several else ""),
     ]
+    if (count := (len(study.arms) - 1) * len(study.sites)) > 1 and study.local:
+        sentences.append(
+            f"There are {count} differences to training alone on this page, each judged by itself: "
+            f"if none were real, about {count / 20:.1g} of them would be called clear all the same."
+        )
     if len(study.runs) == 1:
         sentences = sentences[:1]
         sentences.append("Patients were drawn with replacement, all images of one together.")
