@@ -41,10 +41,11 @@ def test_the_simulator_gives_the_run_on_one_machine(small, tmp_path, monkeypatch
         mine, reference = out / plan.name, tmp_path / "here" / plan.name
         gather_from_sites(workspace, plan, mine)
         files = ["scores.csv", "payloads.csv", "test_cases.csv", "results.json"]
-        models = [
-            f.relative_to(reference) for f in (reference / "models").rglob("*") if f.is_file()
-        ]
-        assert len(models) >= 2
+        models, brought = (
+            {file.relative_to(run) for file in (run / "models").rglob("*.safetensors")}
+            for run in (reference, mine)
+        )
+        assert models == brought
         for file in (*files, *models):
             assert (mine / file).read_bytes() == (reference / file).read_bytes(), (plan.name, file)
         assert not list((mine / "state").glob("site-*"))  # they are the sites' own

@@ -30,6 +30,8 @@ def numbers(
 ) -> pd.DataFrame:
     """Validation score and loss after each round: a row a name, metric and round.
 
+    They are means over the sites; of one that was absent, the score before counts.
+
     Raises:
         SettingsError: if ``against`` or ``metric`` is unknown.
     """
@@ -43,7 +45,8 @@ def numbers(
         after = validation[validation["moment"].isin(["start", "merged"])]
         cost = cost_of(run, against)
         for one in dict.fromkeys((score, "loss")):
-            for round, value in after.groupby("round")[one].mean().items():
+            by_site = after.pivot_table(one, "round", "site").sort_index().ffill()
+            for round, value in by_site.mean(axis=1).items():
                 rows.append((run.name, one, against, round, cost[int(str(round))], value))
     table = pd.DataFrame(rows, columns=["name", "metric", "against", "round", "cost", "value"])
     keys = ["name", "metric", "against", "round"]

@@ -195,5 +195,6 @@ def gather_from_sites(
             continue
         cases = (place / "test_cases.csv").read_bytes()
         table += cases if not table else cases.partition(b"\n")[2]
-        shutil.copytree(place / "models", out / "models", dirs_exist_ok=True)
+        if not (out / "models" / "global.safetensors").exists():  # else it is theirs, too
+            shutil.copytree(place / "models", out / "models", dirs_exist_ok=True)
     write_bytes(out / "test_cases.csv", table)

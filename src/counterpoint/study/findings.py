@@ -1,6 +1,6 @@
 """What a study has found: scores, differences, budgets, and what there is to say of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -305,13 +305,23 @@ def about_tests(compared: Sequence[Difference], runs: Sequence[Finished], metric
         f"Differences in mean {heading(metric, unit=False)} over the sites to {first.baseline}, "
         f"paired: 95 % percentile interval of {DRAWS} bootstrap draws (seed {SEED}) of {unit} "
         "within each site, the same for both; two-sided p from where 0 lies among the draws. "
-        f"{first.units} units and {first.cases} tested "
-        f"cases over {len(first.seeds)} {'seeds' if len(first.seeds) > 1 else 'seed'}; p corrected "
+        f"{_most(one.units for one in tested)} units and {_most(one.cases for one in tested)} "
+        f"tested cases over {_most(len(one.seeds) for one in tested)} seed(s); p corrected "
         f"by Holm for {len(tested)} {'comparisons' if len(tested) > 1 else 'comparison'}.",
         "Intervals and p-values speak of chance in the choice of test cases, for the models that "
         "were trained. How much training itself varies shows only in the spread over the seeds.",
         *(warned if few else []),
     ]
+
+
+def _most(numbers: Iterable[int]) -> str:
+    """A number that all have, or the largest.
+
+    >>> _most([3, 3]), _most([2, 3])
+    ('3', 'up to 3')
+    """
+    known = sorted(set(numbers))
+    return str(known[0]) if len(known) == 1 else f"up to {known[-1]}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -191,7 +191,8 @@ def _table(study: Study) -> Table:
         else:
             cells += [score_cell(arms[0].score(site, other), other) for other in others(study)]
         rows.append(cells)
-    mean: list[str | Cell] = ["Mean", *(number(metric, arm.mean(metric)) for arm in arms)]
+    of = "Mean of those that trained" if study.holdout else "Mean"
+    mean: list[str | Cell] = [of, *(number(metric, arm.mean(metric)) for arm in arms)]
     if local and joined:
         mean.append(points(metric, joined.mean(metric) - local.mean(metric)))
     else:
