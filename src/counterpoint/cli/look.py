@@ -47,7 +47,8 @@ def datasets() -> None:
     give("\n".join(lines), known())
     say(
         "Your own: a CSV with columns site, image, label (and split, group where known), or a "
-        "folder with one folder a site that holds images and labels.csv."
+        "folder with one folder a site that holds images and labels.csv. `counterpoint table` "
+        "makes the table of folders that say what is in them."
     )
 
 

@@ -114,7 +114,7 @@ def _white_at_zero(path: str) -> int:
     """Return the darkest value of a TIFF in which 0 is white; 0 of all others."""
     with Image.open(path) as image:  # Pillow turns those of 8 bits itself
         if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0:
-            return int(2 ** image.tag_v2[_BITS][0] - 1) if image.mode.startswith("I") else 0
+            return int(2 ** image.tag_v2[_BITS][0] - 1) if image.mode.startswith("I;16") else 0
     return 0
 
 
