@@ -145,9 +145,13 @@ class RunFolder:
     @property
     def half_made(self) -> bool:
         """Whether a process was killed while it made this folder, of which settings come last."""
-        known = ("state", "state/facts.json", "scores.csv", "payloads.csv")
-        there = {file.relative_to(self.path).as_posix() for file in self.path.rglob("[!.]*")}
-        return "state" in there and there <= set(known)
+        if not self.state.is_dir():
+            return False
+        there, inside = (
+            {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+            for folder in (self.path, self.state)
+        )
+        return there <= {"state", "scores.csv", "payloads.csv"} and inside <= {"facts.json"}
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -15,7 +15,7 @@ from counterpoint.data.site import Federation, Site
 Bad = dict[str, tuple[str, str]]
 """What is wrong with the rows of a key: the column of the file that is meant, and why."""
 
-FORMAT = "4"
+FORMAT = "5"
 """Part of the names of all that is kept: raise it when pixels come out differently."""
 
 

@@ -155,7 +155,7 @@ def _stem(path: PurePath) -> str:
     """A path without the ending of an image's name; numbers with dots are none."""
     name = path.as_posix()
     ending = next((one for one in _ENDINGS if name.lower().endswith(one)), "")
-    return name.removesuffix(name[len(name) - len(ending) :])
+    return name[: len(name) - len(ending)]
 
 
 def _patient(group: str, file: Found) -> str:

@@ -243,7 +243,7 @@ def _chosen(study: Study) -> Details:
     if (count := (len(study.arms) - 1) * len(study.sites)) > 1 and study.local:
         sentences.append(
             f"There are {count} differences to training alone on this page, each judged by itself: "
-            f"if none were real, about {count / 20:.1g} of them would be called clear all the same."
+            f"if none were real, about {count / 20:.1f} of them would be called clear all the same."
         )
     if len(study.runs) == 1:
         sentences = sentences[:1]
