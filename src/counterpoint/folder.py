@@ -17,7 +17,6 @@ from typing import Any
 
 import filelock
 
-from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import (
     append_text,
@@ -28,6 +27,7 @@ from counterpoint.files import (
 from counterpoint.kept import Kept
 from counterpoint.methods import Method
 from counterpoint.settings import Settings, as_dict, from_dict, to_yaml
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 SCORES = ["round", "site", "model", "moment", "epoch", "stage", "split"]
 LOSSES = ["loss", "train_loss"]

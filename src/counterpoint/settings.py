@@ -17,7 +17,6 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from counterpoint.aggregation import AGGREGATIONS
-from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.encryption import require_fitting_encryption
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.harmonise import HARMONISERS
@@ -26,6 +25,7 @@ from counterpoint.methods import Method, absolute, find_method
 from counterpoint.privacy import PRIVACIES, require_fitting_privacy
 from counterpoint.ranges import Count
 from counterpoint.server_update import SERVER_UPDATES
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 Part = TypeVar("Part")
 

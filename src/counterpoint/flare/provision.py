@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.encryption.key import PRIMES, RING, SCALE
 from counterpoint.errors import SettingsError
 from counterpoint.files import new_folder, write_text
@@ -14,6 +13,7 @@ from counterpoint.flare.job import write_job
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.server_file import SETTINGS
 from counterpoint.remote.site_file import example, settings_file
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 BUILDER = "counterpoint.flare.kit.AllowCounterpoint"
 

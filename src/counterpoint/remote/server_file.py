@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.errors import SettingsError
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 SETTINGS = "counterpoint-server.yaml"
 """Name of the server's own settings file in the folder ``local`` of its kit."""

@@ -10,12 +10,12 @@ import yaml
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.data.site import SiteData
 from counterpoint.errors import SettingsError
 from counterpoint.files import write_bytes, write_text
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.policy import Policy
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 EXAMPLE = """\
 # Settings of {site}, which stay at {site}: nothing sends this folder anywhere.

@@ -11,11 +11,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.data import datasets, task_of
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import write_text
 from counterpoint.settings import CHOICES, Settings, as_dict, flatten, make_settings
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.study.budget import Budget, Fit, common_schedule, fitting_epochs
 from counterpoint.study.entry import Entry, folder_name
 

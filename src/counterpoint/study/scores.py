@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from counterpoint.by_hand import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.data.batches import split_into_batches
 from counterpoint.errors import StateError
 from counterpoint.results import Result
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.study.plan import Planned
 
 LOWER_IS_BETTER = ("loss", "hd95")

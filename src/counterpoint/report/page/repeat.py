@@ -8,6 +8,7 @@ from counterpoint.errors import StateError
 from counterpoint.report.page.blocks import Block, Cell, Code, Details, Items, Section, Table, Text
 from counterpoint.report.page.runs import Arm, Run, Study
 from counterpoint.report.page.words import without_names
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 
 def repeat(study: Study) -> Section:
@@ -113,9 +114,9 @@ def settings_text(run: Run) -> str:
     """The content of ``settings.yaml``, with no folder of the machine that it was run on."""
     file = run.path / "settings.yaml"
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StateError(f"{file} can't be read: {error}") from error
+        values = read_yaml(file)
+    except UNREADABLE as error:
+        raise StateError(f"{file} can't be read: {what_is_wrong(error)}") from error
     data = values["data"]
     data["name"] = without_names(str(data["name"]))
     if data.get("root"):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import yaml
 
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.resampling import (
@@ -21,6 +20,7 @@ from counterpoint.resampling import (
 )
 from counterpoint.results import Result, read_log, runs_in
 from counterpoint.settings import flatten
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 DRAWS = 1000
 FEW = 30
@@ -74,10 +74,9 @@ class Run:
         """The content of ``settings.yaml``, with dotted names."""
         file = self.path / "settings.yaml"
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-            return dict(flatten(values))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            raise StateError(f"{file} can't be read: {error}") from error
+            return dict(flatten(read_yaml(file)))
+        except (*UNREADABLE, AttributeError) as error:
+            raise StateError(f"{file} can't be read: {what_is_wrong(error)}") from error
 
     @cached_property
     def cases(self) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""YAML files that people write by hand: read strictly, and what is wrong in them said in a line."""
+"""Plain YAML files in which no name comes twice, and what is wrong in them said in a line."""
 
 from pathlib import Path
 from typing import Any
