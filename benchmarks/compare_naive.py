@@ -6,8 +6,9 @@ of their own with all cores. Told are the seconds of the rounds alone, and those
 the process to its end; the start of worker processes, where the library chooses them, is part of
 the rounds, so that there are a few. The images are decoded into the library's cache before
 (benchmarks.loading tells what that costs, once). The library's side keeps freed memory, as it does
-on the command line; the naive one is as PyTorch comes. A subset in the proportions of the whole;
---full takes all dermoscopy images. Every turn has a seed of its own.
+on the command line; the naive one is as PyTorch comes. Image sizes and batches are those that the
+methods were published with. A subset in the proportions of the whole; --full takes all dermoscopy
+images. Every turn has a seed of its own.
 """
 
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ import pandas as pd
 import counterpoint
 from benchmarks.measure import arguments, table, write
 from counterpoint.data import decode
+from counterpoint.data.site import Federation
 
 NAIVE = """
 import resource, sys, time
@@ -51,6 +54,33 @@ print(watch.between("rounds begin", "rounds end")[0], score, peak)
 """
 
 
+class Work(NamedTuple):
+    """How much is done."""
+
+    images: int | None
+    """A site, in all parts; None for all."""
+    size: int
+    """Sides of the images in pixels."""
+    batch_size: int
+    rounds: int
+    epochs: int = 1
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images or 'all'} images a site at {self.size} pixels, {self.rounds} round(s) "
+            f"of {self.epochs} epoch(s), {self.batch_size} images a batch"
+        )
+
+    def options(self, mine: bool) -> dict[str, object]:
+        """As the library's run takes it, or as the naive one does."""
+        size, epochs = ("image_size", "local_epochs") if mine else ("size", "epochs")
+        same = {"seed": SEED, "rounds": self.rounds, "batch_size": self.batch_size}
+        return {**same, size: self.size, epochs: self.epochs}
+
+
+PUBLISHED = Work(120, 128, 16, 2, 5), Work(400, 96, 128, 2), Work(None, 384, 16, 2)
+"""PRR-FL, HarmoFL, and HarmoFL on masks."""
+QUICK = Work(20, 32, 16, 1, 2), Work(20, 32, 16, 1), Work(None, 256, 8, 1)
 SEED = 987654321
 """Stands in the programs for the seed of a turn."""
 EXACT, PASSING = "prrfl, bfloat16", "prrfl, bfloat16, stages in passing"
@@ -123,55 +153,44 @@ def process(code: str, *words: str) -> Seen:
     return Seen(rounds, wall, spent, score, peak / 1024)
 
 
-def classification(
-    table: Path, size: tuple[int, int], rounds: tuple[int, int], epochs: int
+def prrfl(table: Path, work: Work) -> dict[str, Side]:
+    """PRR-FL with the slim VGG16."""
+    mine = work.options(mine=True) | {"protocol": "given"}
+    passing, half = {"local.stage_scores": "passing"}, {"precision": "bfloat16"}
+    naive = work.options(mine=False)
+    naive.pop("batch_size")  # it is 16 there, as released
+
+    def run(options: dict[str, object]) -> str:
+        return RUN.format(method="prrfl", data=str(table), score="macro_f1", options=options)
+
+    name = "naive PRR-FL"
+    return {
+        name: Side(NAIVE.format(module="prrfl", options=naive)),
+        "prrfl": Side(run(mine), name, "at least 1.5"),
+        "prrfl, stages in passing": Side(run(mine | passing), name),
+        EXACT: Side(run(mine | half), name, "at least 3"),
+        PASSING: Side(run(mine | half | passing), name, "at least 3.5"),
+    }
+
+
+def harmofl(
+    name: str, module: str, work: Work, given: Mapping[str, object], run: Callable[..., str]
 ) -> dict[str, Side]:
-    """PRR-FL with the slim VGG16, HarmoFL with DenseNet121: their image sizes and rounds."""
-    common = {"seed": SEED}
-    run = partial(RUN.format, data=str(table), score="macro_f1")
-    prrfl = common | {"protocol": "given", "rounds": rounds[0], "local_epochs": epochs}
-    prrfl |= {"image_size": size[0]}
-    passing = {"local.stage_scores": "passing"}
-    half = {"precision": "bfloat16"}
-    harmofl = common | {"protocol": "given", "rounds": rounds[1], "local_epochs": 1}
-    harmofl |= {"image_size": size[1], "batch_size": 16, "augmentation": "prrfl"}
-    one, other = "naive PRR-FL", "naive HarmoFL"
-    naive_prrfl = common | {"rounds": rounds[0], "size": size[0], "epochs": epochs}
-    naive_harmofl = common | {"rounds": rounds[1], "size": size[1], "epochs": 1, "batch_size": 16}
+    """HarmoFL; ``run`` makes the program of the library's side from its options."""
+    mine, naive = {**work.options(mine=True), **given}, f"naive {name}"
     return {
-        one: Side(NAIVE.format(module="prrfl", options=naive_prrfl)),
-        "prrfl": Side(run(method="prrfl", options=prrfl), one, "at least 1.5"),
-        "prrfl, stages in passing": Side(run(method="prrfl", options=prrfl | passing), one),
-        EXACT: Side(run(method="prrfl", options=prrfl | half), one, "at least 3"),
-        PASSING: Side(run(method="prrfl", options=prrfl | half | passing), one, "at least 3.5"),
-        other: Side(NAIVE.format(module="harmofl", options=naive_harmofl)),
-        "harmofl-released": Side(
-            run(method="harmofl-released", options=harmofl), other, "at least 2"
-        ),
-        "harmofl-released, bfloat16": Side(
-            run(method="harmofl-released", options=harmofl | half), other, "at least 4"
+        naive: Side(NAIVE.format(module=module, options=work.options(mine=False))),
+        f"{name}, released": Side(run(options=mine), naive, "at least 2"),
+        f"{name}, released, bfloat16": Side(
+            run(options=mine | {"precision": "bfloat16"}), naive, "at least 4"
         ),
     }
 
 
-def segmentation(root: Path, table: Path, size: int, rounds: int) -> dict[str, Side]:
-    """HarmoFL with the U-Net, on photographs of the retina."""
-    federation = counterpoint.load("retina", root)
-    decode(federation, size)  # into the cache
+def tabulate(federation: Federation, to: Path) -> None:
+    """Write a table of images with masks for the naive side."""
     rows = [site.table.assign(site=site.name) for site in federation.sites]
-    pd.concat(rows)[["site", "split", "image", "mask"]].to_csv(table, index=False)
-    options: dict[str, object] = {"seed": SEED, "rounds": rounds, "batch_size": 8}
-    naive = options | {"epochs": 1, "size": size}
-    mine = options | {"root": str(root), "local_epochs": 1, "image_size": size}
-    run = partial(RUN.format, method="harmofl-released", data="retina", score="dice")
-    name = "naive HarmoFL, U-Net"
-    return {
-        name: Side(NAIVE.format(module="harmofl_masks", options=naive)),
-        "harmofl-released, U-Net": Side(run(options=mine), name, "at least 2"),
-        "harmofl-released, U-Net, bfloat16": Side(
-            run(options=mine | {"precision": "bfloat16"}), name, "at least 4"
-        ),
-    }
+    pd.concat(rows)[["site", "split", "image", "mask"]].to_csv(to, index=False)
 
 
 def row(name: str, side: Side, mine: list[Seen], naive: list[Seen]) -> list[object]:
@@ -216,20 +235,29 @@ def main() -> None:
     if not root.is_dir():
         raise SystemExit(f"no images in {root}: set COUNTERPOINT_DERMOSCOPY to their folder")
     turns = chosen.turns or (1 if chosen.quick else 3)
-    images = None if chosen.full else 20 if chosen.quick else 120
-    size, dense_size = ((32, 32), 32) if chosen.quick else ((128, 96), 256)
-    rounds, epochs, dense_rounds = ((1, 1), 2, 1) if chosen.quick else ((2, 8), 5, 4)
+    amounts = QUICK if chosen.quick else PUBLISHED
+    if chosen.full:
+        amounts = amounts[0]._replace(images=None), amounts[1]._replace(images=None), amounts[2]
     with tempfile.TemporaryDirectory() as folder:
-        tables = Path(folder) / "labels.csv", Path(folder) / "masks.csv"
-        subset(root, images, tables[0])
-        federation = counterpoint.load(tables[0], protocol="given")
-        for pixels in size:
-            decode(federation, pixels)  # into the cache
-        groups = [(tables[0], classification(tables[0], size, rounds, epochs))]
+        tables = [Path(folder) / f"{name}.csv" for name in ("prrfl", "harmofl", "masks")]
+        for path, work in zip(tables[:2], amounts[:2], strict=True):
+            subset(root, work.images, path)
+            decode(counterpoint.load(path, protocol="given"), work.size)  # into the cache
+        program = partial(RUN.format, method="harmofl-released")
+        labels = partial(program, data=str(tables[1]), score="macro_f1")
+        given = {"protocol": "given", "augmentation": "prrfl"}
+        groups = [
+            (tables[0], prrfl(tables[0], amounts[0])),
+            (tables[1], harmofl("HarmoFL", "harmofl", amounts[1], given, labels)),
+        ]
         if retina:
-            groups.append(
-                (tables[1], segmentation(Path(retina), tables[1], dense_size, dense_rounds))
-            )
+            federation = counterpoint.load("retina", retina)
+            decode(federation, amounts[2].size)
+            tabulate(federation, tables[2])
+            masks = partial(program, data="retina", score="dice")
+            where = {"root": retina}
+            dense = harmofl("HarmoFL, U-Net", "harmofl_masks", amounts[2], where, masks)
+            groups.append((tables[2], dense))
         found: dict[str, list[Seen]] = {name: [] for _, sides in groups for name in sides}
         stages: dict[str, list[str]] = {EXACT: [], PASSING: []}
         for turn in range(turns):
@@ -246,12 +274,13 @@ def main() -> None:
         for _, sides in groups
         for name, side in sides.items()
     ]
-    what = (
-        f"{images or 'all'} images a site. PRR-FL: {rounds[0]} round(s) of {epochs} epochs at "
-        f"{size[0]} pixels. HarmoFL: {rounds[1]} of 1 epoch at {size[1]} pixels; the U-Net: "
-        f"{dense_rounds} of 1 epoch on the retinas of two sites at {dense_size}. The process "
-        "counts imports and reading of data on both sides, and of ours the test and the figure at "
-        "the end.\n\n"
+    what = "".join(
+        f"{name}: {work}.\n"
+        for name, work in zip(("PRR-FL", "HarmoFL", "U-Net"), amounts, strict=True)
+    )
+    what += (
+        "The process counts imports and reading of data on both sides, and of ours the test and "
+        "the figure at the end.\n\n"
     )
     alike = [a == b for a, b in zip(*stages.values(), strict=True)]
     said = f"\n\nStages as with the exact scores: {sum(alike)} of {len(alike)} local epochs."

@@ -1,4 +1,4 @@
-"""Where the time of a round of PRR-FL goes, part by part.
+"""Where the time of a round goes, part by part: of PRR-FL, and of HarmoFL as released.
 
 The parts are functions of the library, watched from outside. Time inside of a part that is inside
 of another one counts for the inner one only; a generator counts while it works.
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,9 +23,12 @@ from benchmarks.measure import arguments, table, write
 from counterpoint import at_site, client, federation, folder, kept, server
 from counterpoint.aggregation import ProgressiveFourier
 from counterpoint.data import augment
+from counterpoint.first import first_predictor
+from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.local.training import Training
-from counterpoint.models.slim_vgg16 import SlimVGG16
 from counterpoint.predictor import Predictor
+from counterpoint.settings import make_settings
+from counterpoint.tasks import make_task
 
 CONVOLUTIONS = (
     "forward, of training",
@@ -39,6 +43,7 @@ PARTS = {
     "scores on validation images": (client.Client, "score"),
     "batches: reading and scaling images": (client, "batches"),
     "augmentation": (augment, "AUGMENTATIONS"),
+    "amplitude normalisation": (AmplitudeLayer, "forward"),
     "PFA: share": (ProgressiveFourier, "share"),
     "PFA: merge": (ProgressiveFourier, "merge"),
     "mean at the server": (server.WeightedMean, "add"),
@@ -121,39 +126,43 @@ def best_rate(size: int) -> float:
     return max(found)
 
 
-def operations(size: int) -> tuple[float, float]:
-    """Operations of the slim VGG16 for an image: forward, and forward and backward."""
-    network, image = SlimVGG16(3), torch.rand(2, 3, size, size)
+def operations(method: str, options: dict[str, Any]) -> tuple[float, float]:
+    """Operations of the network for an image: forward, and forward and backward."""
+    settings = make_settings(method, "phantom", options)
+    task = make_task(options["task"], ("a", "b", "c"), "default")
+    side = settings.method.schedule.image_size
+    model, image = (
+        first_predictor(settings.method, task, (3, side, side), 0),
+        torch.rand(2, 3, side, side),
+    )
     counted = []
     for backward in (False, True):
         with FlopCounterMode(display=False) as counter:
-            outputs = network(image)
+            outputs = model.network(image)
             if backward:
                 outputs.sum().backward()
         counted.append(counter.get_total_flops() / len(image))
     return counted[0], counted[1]
 
 
-def least(spent: dict[str, float], passes: Counter[str], size: int) -> str:
-    """What the round's convolutions would take at the best rate of the processor."""
-    forward, both = operations(size)
-    rate = best_rate(512 if size < 64 else 4096)
+def least(spent: dict[str, float], passes: Counter[str], of_image: tuple[float, float]) -> str:
+    """What the round's passes would take at the best rate of the processor."""
+    forward, both = of_image
+    rate = best_rate(4096)
     work = passes["scored"] * forward + passes["trained"] * both
-    took = sum(spent[part] for part in CONVOLUTIONS)
+    took = sum(spent.get(part, 0.0) for part in CONVOLUTIONS)
     return (
         f"\n\nThe passes of the network ({passes['trained']} images forward and backward, "
         f"{passes['scored']} forward) are {work / 1e12:.2f} * 10^12 operations in float32. At the "
         f"{rate / 1e9:.0f} * 10^9 a second of a large product or convolution they would "
         f"take {work / rate:.1f} s; they took {took:.1f} s. "
-        f"Without these passes the round takes {sum(spent.values()) - took:.2f} s."
+        f"Without these passes the round takes {sum(spent.values()) - took:.2f} s.\n\n"
     )
 
 
-def main() -> None:
-    """One round after a first one, in which everything is set up."""
-    logging.disable()
-    chosen = arguments(__doc__)
-    clock, rounds, size = Clock(), 3, 32 if chosen.quick else 128
+def watched(method: str, options: dict[str, Any]) -> tuple[dict[str, float], Counter[str]]:
+    """Seconds of each part of the second of three rounds, and images in passes of the network."""
+    clock = Clock()
     passes: Counter[str] = Counter()
     forward = Predictor.forward
 
@@ -167,50 +176,67 @@ def main() -> None:
             marks.append((dict(clock.seconds), Counter(passes)))
 
     marks: list[tuple[dict[str, float], Counter[str]]] = []
-    with tempfile.TemporaryDirectory() as name:
-        patches: list[Any] = [
-            patch.object(Predictor, "forward", counted),
-            patch.dict(
-                augment.AUGMENTATIONS,
-                {n: clock.watch("augmentation", f) for n, f in augment.AUGMENTATIONS.items()},
-            ),
-        ]
+    with ExitStack() as patches, tempfile.TemporaryDirectory() as name:
+        patches.enter_context(patch.object(Predictor, "forward", counted))
+        watching = {n: clock.watch("augmentation", f) for n, f in augment.AUGMENTATIONS.items()}
+        patches.enter_context(patch.dict(augment.AUGMENTATIONS, watching))
         for part, (place, attribute) in PARTS.items():
             if attribute != "AUGMENTATIONS":
-                watched = clock.watch(part, getattr(place, attribute))
-                patches.append(patch.object(place, attribute, watched))
-        for one in patches:
-            one.start()
-        try:
-            counterpoint.run(
-                "prrfl",
-                "phantom",
-                out=Path(name) / "run",
-                report=report,
-                rounds=rounds,
-                local_epochs=5,
-                image_size=size,
-                train_limit=16 if chosen.quick else 32,
-                workers=1,
-                threads=chosen.threads,
-            )
-        finally:
-            for one in patches:
-                one.stop()
+                seen = clock.watch(part, getattr(place, attribute))
+                patches.enter_context(patch.object(place, attribute, seen))
+        counterpoint.run(
+            method, "phantom", out=Path(name) / "run", report=report, rounds=3, workers=1, **options
+        )
     (first, done), (last, all_done), *_ = marks
-    spent = {part: last[part] - first.get(part, 0.0) for part in last}
-    total = sum(spent.values())
-    rows = [
-        [part, 1000 * seconds, f"{100 * seconds / total:.2f} %"]
-        for part, seconds in sorted(spent.items(), key=lambda item: -item[1])
-    ]
-    rows.append(["the round", 1000 * total, "100 %"])
+    return {part: last[part] - first.get(part, 0.0) for part in last}, all_done - done
+
+
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "PRR-FL, slim VGG16, 5 local epochs",
+        "prrfl",
+        {"task": "classification", "local_epochs": 5, "image_size": 128, "train_limit": 32},
+    ),
+    (
+        "HarmoFL as released, DenseNet121",
+        "harmofl-released",
+        {"task": "classification", "train_limit": 128},
+    ),
+    (
+        "HarmoFL as released, U-Net, batches of 8",
+        "harmofl-released",
+        {"task": "segmentation", "image_size": 256, "batch_size": 8, "train_limit": 16},
+    ),
+]
+
+
+def main() -> None:
+    """One round after a first one, in which everything is set up."""
+    logging.disable()
+    chosen = arguments(__doc__)
     said = (
-        "4 sites of 32 training images of 128x128, slim VGG16, 5 local epochs, in one process; the "
-        "second of three rounds, from its first merge to the next round's.\n\n"
+        "4 sites of phantom images, in one process; the second of three rounds, from its first "
+        "merge to the next round's.\n\n"
     )
-    said += table(["part", "ms", ""], rows) + least(spent, all_done - done, size)
-    write("profile_round", "Where a round of PRR-FL goes", said)
+    for name, method, options in CASES:
+        options |= {"threads": chosen.threads}
+        if chosen.quick:
+            options |= {"image_size": 32, "train_limit": 16, "batch_size": 8}
+        spent, passes = watched(method, options)
+        total = sum(spent.values())
+        rows = [
+            [part, 1000 * seconds, f"{100 * seconds / total:.2f} %"]
+            for part, seconds in sorted(spent.items(), key=lambda item: -item[1])
+        ]
+        rows.append(["the round", 1000 * total, "100 %"])
+        schedule = make_settings(method, "phantom", options).method.schedule
+        said += (
+            f"## {name}\n\n{options['train_limit']} training images a site of "
+            f"{schedule.image_size} pixels.\n\n"
+        )
+        said += table(["part", "ms", ""], rows)
+        said += least(spent, passes, operations(method, options))
+    write("profile_round", "Where a round goes", said.rstrip())
 
 
 if __name__ == "__main__":
