@@ -57,10 +57,13 @@ def aggregation(network: nn.Module) -> Sides:
 
 
 def naive_pfa(weight: Tensor) -> Tensor:
-    """One client's part of a layer as first written: NumPy, complex128, the whole plane."""
-    amplitude, phase = transform(weight)
+    """One client's part of a layer as released: NumPy, complex128, the whole plane.
+
+    A client is transformed twice: for the mean over all clients, and to be given it.
+    """
+    (mean, _), (amplitude, phase) = transform(weight), transform(weight)
     places = band(amplitude.shape, 0.825)
-    amplitude[places] = amplitude[places].copy()
+    amplitude[places] = mean[places]
     return back((amplitude, phase), weight)
 
 

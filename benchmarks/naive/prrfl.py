@@ -107,10 +107,11 @@ def communicate(sites: list[Site], radius: float) -> None:
     for name, tensor in states[0].items():
         if tensor.dim() not in (2, 4):  # batch norm stays; there are no biases
             continue
-        spectra = [transform(state[name]) for state in states]
-        places = band(spectra[0][0].shape, radius)
-        mean = np.mean([amplitude[places] for amplitude, _ in spectra], axis=0)
-        for state, (amplitude, phase) in zip(states, spectra, strict=True):
+        first = [transform(state[name]) for state in states]
+        places = band(first[0][0].shape, radius)
+        mean = np.mean([amplitude[places] for amplitude, _ in first], axis=0)
+        for state in states:  # transformed once more, as released
+            amplitude, phase = transform(state[name])
             amplitude[places] = mean
             state[name].copy_(back((amplitude, phase), state[name]))
 
