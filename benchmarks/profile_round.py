@@ -130,25 +130,26 @@ def operations(method: str, options: dict[str, Any]) -> tuple[float, float]:
     """Operations of the network for an image: forward, and forward and backward."""
     settings = make_settings(method, "phantom", options)
     task = make_task(options["task"], ("a", "b", "c"), "default")
-    side = settings.method.schedule.image_size
-    model, image = (
-        first_predictor(settings.method, task, (3, side, side), 0),
-        torch.rand(2, 3, side, side),
+    shape = (3, *[settings.method.schedule.image_size] * 2)
+    network, images = (
+        first_predictor(settings.method, task, shape, 0).network,
+        torch.rand(2, *shape),
     )
     counted = []
     for backward in (False, True):
         with FlopCounterMode(display=False) as counter:
-            outputs = model.network(image)
+            outputs = network(images)
             if backward:
                 outputs.sum().backward()
-        counted.append(counter.get_total_flops() / len(image))
+        counted.append(counter.get_total_flops() / len(images))
     return counted[0], counted[1]
 
 
-def least(spent: dict[str, float], passes: Counter[str], of_image: tuple[float, float]) -> str:
+def least(
+    spent: dict[str, float], passes: Counter[str], of_image: tuple[float, float], rate: float
+) -> str:
     """What the round's passes would take at the best rate of the processor."""
     forward, both = of_image
-    rate = best_rate(4096)
     work = passes["scored"] * forward + passes["trained"] * both
     took = sum(spent.get(part, 0.0) for part in CONVOLUTIONS)
     return (
@@ -218,10 +219,10 @@ def main() -> None:
         "4 sites of phantom images, in one process; the second of three rounds, from its first "
         "merge to the next round's.\n\n"
     )
-    for name, method, options in CASES:
-        options |= {"threads": chosen.threads}
-        if chosen.quick:
-            options |= {"image_size": 32, "train_limit": 16, "batch_size": 8}
+    rate = best_rate(512 if chosen.quick else 4096)
+    less = {"image_size": 32, "train_limit": 16, "batch_size": 8} if chosen.quick else {}
+    for name, method, case in CASES:
+        options = case | less | {"threads": chosen.threads}
         spent, passes = watched(method, options)
         total = sum(spent.values())
         rows = [
@@ -231,11 +232,11 @@ def main() -> None:
         rows.append(["the round", 1000 * total, "100 %"])
         schedule = make_settings(method, "phantom", options).method.schedule
         said += (
-            f"## {name}\n\n{options['train_limit']} training images a site of "
+            f"## {name}\n\n{options['train_limit']} training images a site, or fewer, of "
             f"{schedule.image_size} pixels.\n\n"
         )
         said += table(["part", "ms", ""], rows)
-        said += least(spent, passes, operations(method, options))
+        said += least(spent, passes, operations(method, options), rate)
     write("profile_round", "Where a round goes", said.rstrip())
 
 
