@@ -4,6 +4,7 @@ import json
 import math
 import os
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -498,3 +499,24 @@ def test_without_tenseal_a_run_is_refused(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tenseal", None)
     with pytest.raises(SettingsError, match=r"pip install 'counterpoint\[encryption\]'"):
         make_settings("fedavg", "phantom", {"encrypt": True})
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_ciphertext_of_another_scale_is_refused_before_it_is_added(place):
+    """Whichever site it comes from, the sum of the others is left as it was."""
+
+    def sealed(scale):
+        payload = Lock(KEY, 2).seal({"w": torch.ones(3)}, 1.0)
+        head, _ = unpack(payload["w"])
+        other = tenseal.ckks_vector(site_context(KEY), [1.0, 1.0, 1.0], scale=scale).serialize()
+        return {"w": pack(replace(head, lengths=(len(other),)), [other])}
+
+    total = EncryptedSum()
+    for number in range(2):
+        if number == place:
+            with pytest.raises(PayloadError, match="with other parameters"):
+                total.add("west", sealed(2**20), 1.0)
+        else:
+            total.add("east", sealed(2**34), 1.0)
+    mean = Lock(KEY, 2).unseal(total.result())
+    assert torch.allclose(mean["w"], torch.ones(3), atol=1e-5)

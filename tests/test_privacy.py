@@ -14,7 +14,7 @@ from scipy.stats import norm as normal
 from torch import Tensor, nn
 
 from counterpoint import resume, run
-from counterpoint.errors import SettingsError
+from counterpoint.errors import SettingsError, TrainingError
 from counterpoint.files import read_tensors
 from counterpoint.first import first_weights
 from counterpoint.local import Training
@@ -153,13 +153,11 @@ def test_only_the_change_from_the_mean_is_clipped() -> None:
     assert out["w"].dtype == torch.float32
 
 
-def test_noise_is_in_the_units_of_a_tensor_and_variances_stay_positive() -> None:
-    payload = {"w": torch.zeros(50_000), "x": torch.zeros(50_000), "bn.running_var": torch.ones(9)}
+def test_noise_is_in_the_units_of_a_tensor() -> None:
+    payload = {"w": torch.zeros(50_000), "x": torch.zeros(50_000)}
     out = protect(payload, payload, {"x": 100.0}, PayloadNoise(clip=2, noise=3), seeded(1))
     assert out["w"].std().item() == pytest.approx(6, rel=0.02)
     assert out["x"].std().item() == pytest.approx(600, rel=0.02)
-    assert (out["bn.running_var"] >= 0).all()
-    assert (out["bn.running_var"] == 0).any()
 
 
 def test_a_band_that_grows_is_counted_from_the_mean_inside_and_the_first_weights_outside() -> None:
@@ -403,6 +401,68 @@ def test_networks_in_which_images_are_not_apart_are_refused() -> None:
         require_images_apart(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)), (3, 8, 8))
 
 
+@pytest.mark.usefixtures("opacus")
+def test_a_network_that_gathers_numbers_of_the_images_is_refused() -> None:
+    """They would leave with the weights, without noise."""
+
+    class Gathers(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("centre", torch.zeros(3))
+
+        def forward(self, images: Tensor) -> Tensor:
+            if self.training:
+                self.centre = self.centre.lerp(images.detach().mean((0, 2, 3)), 0.1)
+            return super().forward(images)
+
+    with pytest.raises(SettingsError, match="'centre' gathers numbers of the images"):
+        require_images_apart(Gathers(), (3, 8, 8))
+
+
+def test_what_is_not_finite_is_not_sent_at_all() -> None:
+    """No factor would bound the rest."""
+    payload = {"a": torch.tensor([torch.nan]), "b": torch.full((3,), 1000.0)}
+    with pytest.raises(TrainingError, match="is not finite"):
+        protect(payload, {}, {}, PayloadNoise(clip=1, noise=1), seeded(1))
+
+
+@pytest.mark.usefixtures("quick")
+def test_variances_are_cut_off_at_0_after_the_mean_and_not_before(tmp_path: Path) -> None:
+    """Noise that is cut off at every site would hide the others less than epsilon says."""
+    values = torch.ones(1000)
+    sent = protect({"v.running_var": values}, {}, {}, PayloadNoise(clip=1, noise=1), seeded(1))
+    assert sent["v.running_var"].std().item() == pytest.approx(1, rel=0.1)
+    settings = SHORT | TINY | {"privacy": "payload", "noise": 30.0, "privacy.seeded": True}
+    result = run(
+        "fedavg", "phantom", out=tmp_path / "run", settings=settings | {"statistics": "averaged"}
+    )
+    mean = read_tensors(sorted((tmp_path / "run" / "state").glob("mean-*.safetensors"))[-1])
+    model = read_tensors(tmp_path / "run" / "models" / "global.safetensors")
+    sent_variances = [t for name, t in mean.items() if name.endswith("running_var")]
+    variances = [t for name, t in model.items() if name.endswith("running_var")]
+    assert any((t < 0).any() for t in sent_variances)
+    assert variances
+    assert all((t >= 0).all() for t in variances)
+    assert result.results["one_global_model"] is True
+
+
+@pytest.mark.usefixtures("quick")
+def test_numbers_that_follow_from_the_images_do_not_pass_the_noise_by(tmp_path: Path) -> None:
+    """The stage of a deputy comes from scores on training images, as the training loss does."""
+    settings = SHORT | TINY | {"privacy": "payload", "local_epochs": 2}
+    result = run("prrfl", "phantom", out=tmp_path / "run", settings=settings)
+    assert set(result.scores["stage"]) <= {""}
+    assert result.scores["train_loss"].isna().all()
+
+
+@pytest.mark.usefixtures("quick", "opacus")
+def test_how_many_images_were_drawn_stays_at_the_site(tmp_path: Path) -> None:
+    settings = SHORT | TINY | {"privacy": "records", "statistics": "group"}
+    results = run("fedavg", "phantom", out=tmp_path / "run", settings=settings).results
+    images = sum(results["training_images"].values())
+    assert results["images_with_gradient"] == images * SHORT["rounds"] * SHORT["local_epochs"]
+
+
 # What does not go together.
 
 
@@ -422,6 +482,7 @@ def test_networks_in_which_images_are_not_apart_are_refused() -> None:
         ("fedavg", {"privacy": "records", "loss": "balanced"}, "loss 'balanced'"),
         ("fedavg", {"privacy": "records", "precision": "bfloat16"}, "float32"),
         ("fedavg", {"privacy": "records", "machine.compile": True}, "compile"),
+        ("fedavg", {"privacy": "records", "neighbours": True}, "leave out --neighbours"),
         ("fedavg", {"privacy": "some"}, "unknown privacy 'some'"),
         ("fedavg", {"privacy": "payload", "clip": 0.0}, "privacy.clip"),
         ("fedavg", {"clip": 1.0}, "unknown setting 'clip'"),

@@ -20,6 +20,8 @@ from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.audit import read_record
 from counterpoint.remote.policy import Policy
 from counterpoint.remote.rehearsal import Rehearsal, plan_of, rehearse
+from counterpoint.remote.server_file import read_server_file
+from counterpoint.server import WeightedMean
 from tests.lies import of_another_site, spoilt, without_one
 from tests.running import SHORT, TINY
 
@@ -349,6 +351,10 @@ def test_a_message_that_was_changed_is_refused():
         (("settings", "schedule", "model"), "monai.networks.nets:warnings"),
         (("settings", "model_options"), {"args": ["true"]}),
         (("name",), "../../elsewhere"),
+        (("name",), "audit.csv"),
+        (("settings", "schedule", "model_options"), {"pretrained": True}),
+        (("settings", "schedule", "model_options"), {"weights": "http://localhost/intranet"}),
+        (("settings", "schedule", "model_options"), {"deep": [{"file_name": "x"}]}),
     ],
 )
 def test_a_plan_can_bring_no_code_and_reach_no_other_folder(small, tmp_path, place, value):
@@ -399,8 +405,32 @@ def test_a_model_of_the_sites_own_leaves_for_nobody(small, tmp_path, quick):
         assert answer.says["reason"] == "this model is the site's own; it does not leave"
 
 
+def rows_with(change):
+    """Have the rows of a visit changed: all of them, by what is given."""
+
+    def changed(says):
+        return {"rows": [row | change for row in says["rows"]]}
+
+    return changed
+
+
 SHAPES = {
     "images in words": ("hello", {"images": "many"}),
+    "no images": ("hello", {"images": 0}),
+    "more images than there are": ("hello", {"images": 10**4000}),
+    "a mark that can't be written": ("hello", {"data": "\ud800"}),
+    "a weight of its own": ("visit", {"weight": 2.0}),
+    "a count that can't be written": ("visit", {"gradients": 10**4200}),
+    "a stage that can't be written": ("visit", rows_with({"stage": "\ud800"})),
+    "a stage that breaks the line": ("visit", rows_with({"stage": "\r1"})),
+    "a score beyond its range": ("visit", rows_with({"macro_f1": 1e9})),
+    "a round that is none": ("visit", rows_with({"round": 10**30})),
+    "scores of the test before it": ("visit", rows_with({"split": "test"})),
+    "scores of another model": ("visit", rows_with({"model": "other"})),
+    "the same scores twice": ("visit", lambda says: {"rows": says["rows"] * 2}),
+    "intervals by no name": ("test", {"intervals": {"\ud800": [0, 1]}}),
+    "a test that is none": ("test", lambda says: {"row": says["row"] | {"split": "validation"}}),
+    "a round for the test": ("test", lambda says: {"row": says["row"] | {"round": 7}}),
     "a weight beyond all floats": ("visit", {"weight": 10**400}),
     "rows that are none": ("visit", {"rows": [3]}),
     "rows that lack scores": ("visit", {"rows": [{"site": "west"}]}),
@@ -418,7 +448,8 @@ def test_an_answer_of_another_form_costs_no_more_than_the_site(engine, case):
         if (site, message.kind) != ("west", kind):
             return reply
         answer = reply()
-        return Message(answer.kind, answer.says | says, answer.tensors)
+        told = says(answer.says) if callable(says) else says
+        return Message(answer.kind, answer.says | told, answer.tensors)
 
     engine.change = change
     result = engine.run(min_sites=1)
@@ -559,3 +590,164 @@ def test_a_damaged_register_is_begun_anew(engine):
     result = engine.run()
     assert any("is damaged and is begun anew" in warning for warning in warnings(engine))
     assert sorted(result.results["test"]) == sorted(engine.sites)
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.float8_e4m3fn, torch.int64])
+@pytest.mark.parametrize("place", [0, 1])
+def test_tensors_that_have_no_mean_are_left_out_whoever_sends_them(engine, kind, place):
+    site = list(engine.sites)[place]
+
+    def change(reply):
+        answer = reply()
+        odd = {name: tensor.to(kind) for name, tensor in answer.tensors.items()}
+        return Message(answer.kind, answer.says, odd)
+
+    in_round(engine, 2, site, change)
+    engine.run(min_sites=1)
+    (warning,) = warnings(engine)
+    assert f"site '{site}' is left out" in warning
+    assert "of which there is no mean" in warning
+
+
+def test_a_site_weighs_as_many_images_as_it_has_said(small, tmp_path, quick):
+    engine = Loopback(tmp_path, "fedavg", small, weighting="images")
+    engine.run()
+    assert not warnings(engine)
+    engine = Loopback(tmp_path / "heavy", "fedavg", small, weighting="images")
+
+    def change(reply):
+        answer = reply()
+        return Message(answer.kind, answer.says | {"weight": 1e9}, answer.tensors)
+
+    in_round(engine, 2, "west", change)
+    engine.run(min_sites=1)
+    (warning,) = warnings(engine)
+    assert "its weight should be 8 and is not" in warning
+
+
+def test_a_mean_beyond_all_numbers_is_not_kept():
+    mean = WeightedMean()
+    for site in "AB":
+        mean.add(site, {"w": torch.full((2,), 1.7e308, dtype=torch.float64)})
+    with pytest.raises(PayloadError, match="too large to be a number"):
+        mean.result()
+
+
+def test_a_global_model_of_other_shapes_is_not_taken(small, tmp_path, quick):
+    """The next site is asked."""
+    engine = Loopback(tmp_path, "fedavg", small)
+    asked = []
+
+    def change(site, message, reply):
+        if message.kind != "model":
+            return reply
+        asked.append(site)
+        answer = reply()
+        if len(asked) > 1:
+            return answer
+        flat = {n: t.flatten() if t.is_floating_point() else t for n, t in answer.tensors.items()}
+        return Message("model", answer.says, flat)
+
+    engine.change = change
+    result = engine.run()
+    assert len(asked) == 2
+    result.model()
+
+
+# What a site guards by itself, whatever the server asks
+
+NOISED = {"privacy": "payload", "noise": 1.0, "statistics": "group", "rounds": 2}
+
+
+def test_with_noise_a_round_is_answered_once(small, tmp_path, quick):
+    """Answers with noise that is drawn anew each time would have it averaged out."""
+    engine = Loopback(tmp_path, "fedavg", small, **NOISED)
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run()
+    assert not warnings(engine)
+    messages = [m for site, m in asked if site == "west" and m.kind == "visit"]
+    first, second = messages[:2]
+    desk = engine.desk("west")
+    assert desk.answer(second).packed() == desk.answer(second).packed()
+    assert desk.answer(second).kind == "visit"
+    for message in (first, second):
+        other = Message("visit", message.says | {"keep_candidate": True, "x": 1}, message.tensors)
+        reason = desk.answer(other).says["reason"]
+        assert "has been answered, with noise" in reason
+    desk.policy = Policy(repeats=1)
+    other = Message("visit", first.says | {"x": 2}, first.tensors)
+    assert desk.answer(other).kind == "visit"
+    other = Message("visit", first.says | {"x": 3}, first.tensors)
+    assert "has been answered, with noise" in desk.answer(other).says["reason"]
+    (desk.folder.state / "register.json").write_text("{")
+    other = Message("visit", first.says | {"x": 4}, first.tensors)
+    assert "is damaged or missing" in desk.answer(other).says["reason"]
+
+
+def test_an_order_for_another_place_is_refused(engine):
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run()
+    message = next(m for site, m in asked if site == "west" and m.kind == "visit")
+    other = Message("visit", message.says | {"number": 7}, message.tensors)
+    assert engine.desk("west").answer(other).kind == "refused"
+
+
+@pytest.mark.parametrize(
+    ("policy", "settings", "says"),
+    [
+        ({}, {"privacy.seeded": True}, "could be taken off again"),
+        ({"privacy": "records"}, {}, "asks for privacy 'records'"),
+        ({"min_noise": 2.0}, {}, "asks for a noise of 2 or more"),
+    ],
+)
+def test_a_site_has_a_word_on_noise(small, tmp_path, quick, policy, settings, says):
+    engine = Loopback(tmp_path, "fedavg", small, **NOISED | settings)
+    engine.policies["west"] = Policy(**policy)
+    assert says in engine.desk("west").answer(Message("hello")).says["reason"]
+    assert engine.desk("east").answer(Message("hello")).kind == ("refused" if settings else "hello")
+
+
+def test_no_checksum_that_leaves_tells_what_a_site_has(small, tmp_path, quick):
+    """The same images and the same round: two sites' marks of them can't be compared."""
+
+    def marks(folder):
+        engine = Loopback(folder, "prrfl", small)
+        told = []
+
+        def change(site, message, reply):
+            answer = reply()
+            if site == "west" and answer.kind in ("hello", "visit"):
+                told.append([answer.says.get(name) for name in ("data", "state", "candidate")])
+            return answer
+
+        engine.change = change
+        engine.run()
+        return [mark for says in told for mark in says if mark]
+
+    one, other = marks(tmp_path / "one"), marks(tmp_path / "other")
+    assert len(one) == len(other) == 5
+    assert not any(a == b for a, b in zip(one, other, strict=True))
+
+
+def test_what_a_site_keeps_is_for_its_owner_alone(engine):
+    engine.run()
+    storage = engine.folder / "west"
+    assert storage.stat().st_mode & 0o077 == 0
+    assert (storage / "secret").stat().st_mode & 0o077 == 0
+
+
+def test_the_servers_own_file_is_read_strictly(tmp_path):
+    file = tmp_path / "local" / "server.yaml"
+    file.parent.mkdir()
+    file.write_text("runs: runs\nimports: [mine.]\n")
+    assert read_server_file(file).runs == tmp_path / "runs"
+    for text, says in {
+        "runs: runs\nimports: mine.": "imports",
+        "runs: runs\nimport: [mine.]": "import",
+        "imports: [mine.]": "it must name the folder",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(SettingsError, match=says):
+            read_server_file(file)

@@ -4,6 +4,7 @@ The site's state and its candidate models are written to a folder of the site; o
 weight and the payload of the visit, and the names and checksums of those files, are handed on.
 """
 
+import secrets
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,8 @@ class Job:
     folder: Path
     lock: Lock | None = None
     """Encrypts what leaves and decrypts the mean, where the run asks for it."""
+    afar: bool = False
+    """Whether the answer goes to a server elsewhere: then no checksum tells what is in a file."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,13 @@ def work(client: Client, job: Job, report: Report) -> Answer:
         else:
             report(event)
     name = f"site-{order.number:04d}-{order.round:05d}"
-    answer = Answer(
-        visit,
-        state=keep(folder, f"{name}-state", visit.state),
-        candidate=keep_candidate(folder, f"{name}-candidate", visit)
-        if order.keep_candidate
-        else None,
-    )
+    salt = secrets.token_hex() if job.afar else ""
+    candidate = None
+    if order.keep_candidate and salt:
+        candidate = keep(folder, f"{name}-candidate", visit.candidate, salt)
+    elif order.keep_candidate:
+        candidate = keep_candidate(folder, f"{name}-candidate", visit)
+    answer = Answer(visit, keep(folder, f"{name}-state", visit.state, salt), candidate)
     visit.state, visit.candidate = {}, {}  # they are on the disk, and stay at the site
     if job.lock:
         visit.payload = job.lock.seal(visit.payload, visit.weight)

@@ -33,7 +33,7 @@ from counterpoint.perturbation import Perturbation
 from counterpoint.predictor import Predictor, Together
 from counterpoint.privacy import PayloadNoise, RecordNoise
 from counterpoint.privacy.gaussian import Source, seeded
-from counterpoint.privacy.payloads import known_to_all, protect, units_of
+from counterpoint.privacy.payloads import known_to_all, possible, protect, units_of
 from counterpoint.privacy.records import (
     NOISED,
     Chance,
@@ -134,6 +134,7 @@ class Client:
             TrainingError: if a loss is not finite, naming round, site and epoch.
         """
         visit = Visit(data.name)
+        mean = None if mean is None else possible(mean)
         self.take_up(data, state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "layers", data.name, round))
@@ -157,6 +158,8 @@ class Client:
                     visit.rows.append(row)
                     yield row
                 visit.gradients = training.gradients
+                if training.noised:  # how many were drawn by chance is the site's own
+                    visit.gradients = data.images * epochs
                 if last:
                     visit.candidate, visit.common = self.predictor(), False
                 else:
@@ -324,7 +327,8 @@ class Client:
     def train(self, training: Training, round: int, epochs: int) -> Iterator[Row]:
         """Train the local epochs of a round; yields the scores after each."""
         moment = "epoch" if round <= self.schedule.rounds else "finetuned"
-        told = self.method.privacy.kind == "none"  # a training loss would leave without noise
+        # a training loss, and the stage that follows from it, would leave without noise
+        told = self.method.privacy.kind == "none"
         for epoch, stage in enumerate(self._trained(training), start=1):
             losses = {role: training.epoch_loss(role) for role in training.steps}
             for row in self.score("validation"):
@@ -335,7 +339,7 @@ class Client:
                 yield (
                     {"round": min(round, self.schedule.rounds), "moment": moment, "epoch": epoch}
                     | row
-                    | {"stage": stage, "train_loss": trained if told else ""}
+                    | {"stage": stage if told else "", "train_loss": trained if told else ""}
                 )
         self.memory = training.memory
 

@@ -58,6 +58,46 @@ def _write(path: Path, parts: Iterable[bytes], flush: bool) -> None:
         raise write_error(path, error) from error
 
 
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read, in one stroke.
+
+    Raises:
+        FileExistsError: if there is a file already; it is left as it is.
+        WriteError: if the file can't be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)
+        # nobody else's file or link: it would stay theirs to read
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _give_name(aside, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _give_name(aside: Path, path: Path) -> None:
+    """Give a file its name, unless there is one by that name."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        path.touch(exist_ok=False)
+        try:
+            os.replace(aside, path)
+        except OSError:
+            path.unlink()
+            raise
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder to write to, which becomes ``path`` after the block; after an error, nothing.

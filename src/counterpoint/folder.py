@@ -382,7 +382,7 @@ def _csv_line(row: Mapping[str, object], columns: Iterable[str]) -> str:
     cells = []
     for column in columns:
         text = str(row.get(column, ""))
-        if any(mark in text for mark in ',"\n'):
+        if any(mark in text for mark in ',"\n\r'):
             text = '"' + text.replace('"', '""') + '"'
         cells.append(text)
     return ",".join(cells) + "\n"

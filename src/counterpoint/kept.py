@@ -30,10 +30,13 @@ def read_mean(kept: Kept, folder: Path) -> Payload:
     return kept.read(folder)
 
 
-def keep(folder: Path, name: str, tensors: Payload) -> Kept:
-    """Write tensors into a folder in one stroke."""
+def keep(folder: Path, name: str, tensors: Payload, salt: str = "") -> Kept:
+    """Write tensors into a folder in one stroke; a secret ``salt`` has its checksum tell nothing.
+
+    Without one, who knows the checksum can see whether tensors that he has guessed are these.
+    """
     file = f"{name}.safetensors"
-    return Kept(file, write_tensors(folder / file, tensors))
+    return Kept(file, write_tensors(folder / file, tensors, {"salt": salt} if salt else None))
 
 
 def keep_once(folder: Path, name: str, tensors: Payload, earlier: Kept | None = None) -> Kept:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from counterpoint.payload import Payload, check
+from counterpoint.errors import PayloadError
+from counterpoint.payload import Payload, all_finite, check
 
 
 class WeightedMean:
@@ -48,8 +49,16 @@ class WeightedMean:
         self._weight += weight
 
     def result(self) -> Payload:
-        """Return the mean, in the types in which the payloads came; empty if nothing was added."""
-        return {
+        """Return the mean, in the types in which the payloads came; empty if nothing was added.
+
+        Raises:
+            PayloadError: if it is beyond all numbers of that type.
+        """
+        mean = {
             name: (total / self._weight).to((self._like or {})[name].dtype)
             for name, total in self._sum.items()
         }
+        for name, tensor in mean.items():
+            if not all_finite(tensor):
+                raise PayloadError(f"the mean of '{name}' is too large to be a number")
+        return mean

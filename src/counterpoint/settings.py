@@ -126,6 +126,11 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     require_fitting_privacy(settings.method)
     if settings.encrypt:
         require_fitting_encryption(settings.method)
+    if settings.method.privacy.kind == "records" and settings.data.neighbours:
+        raise SettingsError(
+            "with --neighbours a slice is in three images, and privacy 'records' bounds what one "
+            "image changes; leave out --neighbours"
+        )
     if settings.method.privacy.kind == "records" and settings.machine.compile:
         raise SettingsError(
             "Opacus can't watch a compiled network; with privacy 'records' leave out "

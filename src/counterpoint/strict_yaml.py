@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 
 class OnceEach(yaml.SafeLoader):
@@ -25,6 +26,14 @@ UNREADABLE = (OSError, UnicodeDecodeError, yaml.YAMLError)
 def read_yaml(path: Path) -> Any:
     """Plain values of a YAML file; raises one of `UNREADABLE`."""
     return yaml.load(path.read_text(encoding="utf-8"), OnceEach)
+
+
+def what_does_not_fit(error: ValidationError | TypeError) -> str:
+    """Say in one line which value of a file is not what it should be."""
+    if isinstance(error, TypeError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def what_is_wrong(error: Exception) -> str:

@@ -7,13 +7,12 @@ the numbers. With polynomials of degree 4096, 109 bits of primes give 128 bits o
 """
 
 import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from counterpoint.errors import EncryptionError, SettingsError
-from counterpoint.files import write_error
+from counterpoint.files import write_secret
 
 RING = 4096
 """Degree of the polynomials; a ciphertext holds half as many numbers."""
@@ -58,36 +57,11 @@ def write_key(path: Path, key: bytes) -> Path:
         SettingsError: if there is a file already; it is left as it is.
         StateError: if the file can't be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        _give_name(aside, path)
+        write_secret(path, key)
     except FileExistsError as error:
         raise SettingsError(f"{path} is there already and is left as it is") from error
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path
-
-
-def _give_name(aside: Path, path: Path) -> None:
-    """Give a file its name, unless there is one by that name."""
-    try:
-        os.link(aside, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        path.touch(exist_ok=False)
-        try:
-            os.replace(aside, path)
-        except OSError:
-            path.unlink()
-            raise
 
 
 def read_key(path: Path) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from counterpoint.encryption.key import SLOTS, require_tenseal, server_context
+from counterpoint.encryption.key import SCALE, SLOTS, require_tenseal, server_context
 from counterpoint.encryption.sealed import Head, pack, unpack
 from counterpoint.errors import PayloadError
 from counterpoint.payload import Payload
@@ -89,6 +89,10 @@ def read(payload: Mapping[str, Tensor], site: str, weight: float) -> Ciphertexts
             raise PayloadError(
                 f"site '{site}' sent '{name}' with a ciphertext that can't be read: {error}"
             ) from error
+        first = list(context.seal_context().data.first_parms_id())
+        found_in = [(c.scale, list(c.parms_id())) for part in parts for c in part.ciphertext()]
+        if any(one != (2.0**SCALE, first) for one in found_in):
+            raise PayloadError(f"site '{site}' has encrypted '{name}' with other parameters")
         sizes = [min(SLOTS, head.numbers - start) for start in range(0, head.numbers, SLOTS)]
         if [part.size() for part in parts] != sizes:
             raise PayloadError(f"site '{site}' sent '{name}' with too few or too many numbers")

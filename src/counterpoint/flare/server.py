@@ -49,9 +49,9 @@ class Server(Controller):  # type: ignore[misc]
         try:
             workspace = fl_ctx.get_engine().get_workspace()
             own = read_server_file(Path(workspace.get_site_config_dir()) / SETTINGS)
-            self.events = Path(own["events"]) if "events" in own else None
-            self.plan = Plan.from_dict(read_plans(fl_ctx)[self.run], tuple(own.get("imports", ())))
-            self.path = Path(own["runs"]) / self.plan.name
+            self.events = own.events
+            self.plan = Plan.from_dict(read_plans(fl_ctx)[self.run], own.imports)
+            self.path = own.runs / self.plan.name
             self.to_collect = Path(workspace.get_run_dir(fl_ctx.get_job_id())) / TO_COLLECT
             settle(self.plan.settings.machine.threads or 1)
         except CounterpointError as error:

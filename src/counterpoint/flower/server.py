@@ -39,14 +39,14 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Conduct the run of the app, or go on with it from its last complete round."""
     own = read_server_file(Path(os.environ[SERVER]))
-    plan = read_plan(str(context.run_config["plan"]), tuple(own.get("imports", ())))
-    report = reporter(Path(own["events"]) if "events" in own else None)
+    plan = read_plan(str(context.run_config["plan"]), own.imports)
+    report = reporter(own.events)
     min_sites = int(context.run_config["min-sites"]) or len(plan.sites)
     line = Line(grid, plan, int(context.run_config["deadline"]))
     settle(plan.settings.machine.threads or 1)
     try:
         line.wait_for_sites()
-        conduct_afar(plan, Path(own["runs"]) / plan.name, line.send, min_sites, report)
+        conduct_afar(plan, own.runs / plan.name, line.send, min_sites, report)
         report({"finished": plan.name})
     except CounterpointError as error:
         report({"failed": str(error), "kind": type(error).__name__})

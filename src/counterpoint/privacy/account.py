@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 SCORES = "the validation and test scores that each site reports, and the choice of a round by them"
 COUNTS = "how many images a site has, and that it took part"
 SEEDED = "anything at all from who knows the run's seed: the noise follows from it"
-BROKEN_OFF = "rounds that a site began and had to begin again, as after a crash: they count once"
+BROKEN_OFF = (
+    "rounds that a site began and had to begin again, as after a crash: they count once (across "
+    "sites a round is answered once, unless a site's own policy says `repeats`)"
+)
 
 
 def account(
@@ -114,8 +117,9 @@ def _of_records(
             privacy.noise / math.sqrt(models), 1 / an_epoch, steps[site], privacy.delta
         )
     not_covered = [
-        "a patient of whom a site has several images: for k of them, epsilon is up to k times as "
-        "large, and delta more"
+        "a patient of whom a site has several images, slices or patches: for k of them, epsilon is "
+        "up to k times as large, and delta more",
+        "a slice that changes the grey values of its whole volume, where volumes have no --window",
     ]
     if method.local.kind == "ditto":
         not_covered.append("personal models, which are trained without noise and stay at a site")

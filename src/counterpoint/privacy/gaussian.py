@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from counterpoint.errors import TrainingError
 from counterpoint.payload import Payload
 
 Source = Callable[[int], bytes]
@@ -58,10 +59,16 @@ def norm(tensors: Mapping[str, Tensor]) -> float:
 def clipped(tensors: Mapping[str, Tensor], clip: float) -> Payload:
     """All tensors by one factor, so that their common norm is ``clip`` at most; float64.
 
+    Raises:
+        TrainingError: if a number is not finite.
+
     >>> clipped({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}, clip=1.0)
     {'a': tensor([0.6000], dtype=torch.float64), 'b': tensor([0.8000], dtype=torch.float64)}
     """
-    factor = min(1.0, clip / max(norm(tensors), 1e-300))
+    size = norm(tensors)
+    if not math.isfinite(size):  # no factor bounds what is not a number
+        raise TrainingError("what the site would send is not finite, so that it can't be clipped")
+    factor = min(1.0, clip / max(size, 1e-300))
     return {name: tensor.double() * factor for name, tensor in tensors.items()}
 
 

@@ -25,7 +25,7 @@ def protect(
     """Clip and noise a payload's change from ``known`` (zeros where that has no such name).
 
     ``units`` are what each tensor is measured in, 1 where left out. Types and shapes stay.
-    A running variance is not let below 0, which takes nothing from the guarantee.
+    A running variance may come out below 0: see :func:`possible`.
 
     >>> far = {"w": torch.tensor([4.0, 5.0])}
     >>> protect(far, {"w": torch.ones(2)}, {}, PayloadNoise(clip=1.0, noise=0.0), lambda n: b"")
@@ -35,11 +35,19 @@ def protect(
     unit = {name: units.get(name, 1.0) for name in payload}
     change = {n: (t.detach().cpu().double() - start[n]) / unit[n] for n, t in payload.items()}
     change = noised(clipped(change, privacy.clip), privacy.noise * privacy.clip, source)
-    moved = {n: start[n] + unit[n] * change[n] for n in payload}
-    return {
-        n: (t.clamp(min=0) if n.endswith("running_var") else t).to(payload[n].dtype)
-        for n, t in moved.items()
-    }
+    return {n: (start[n] + unit[n] * change[n]).to(t.dtype) for n, t in payload.items()}
+
+
+def possible(mean: Payload) -> Payload:
+    """A mean of noised payloads, its variances not below 0.
+
+    Not at each site before the mean is taken: the noise of the others hides a site from those that
+    see means only, and cut off at 0 much of that noise would be gone.
+
+    >>> possible({"statistics.norm.running_var": torch.tensor([-0.5, 2.0])})
+    {'statistics.norm.running_var': tensor([0., 2.])}
+    """
+    return {n: t.clamp(min=0) if n.endswith("running_var") else t for n, t in mean.items()}
 
 
 def fitted(known: Tensor | None, shape: torch.Size) -> Tensor:

@@ -176,6 +176,7 @@ def require_images_apart(network: nn.Module, shape: tuple[int, ...]) -> None:
     images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=layout(images.dim()))
     one, other = images[:2], images[[0, 2]]
+    before = {name: buffer.clone() for name, buffer in trial.named_buffers()}
     try:
         with torch.random.fork_rng(devices=[]):
             found = [_gradients(trial, pair) for pair in (one, other)]
@@ -187,6 +188,12 @@ def require_images_apart(network: nn.Module, shape: tuple[int, ...]) -> None:
             f"Opacus can't take this network's gradients image by image ({reason}); take another "
             "--model, or privacy 'payload'"
         ) from error
+    moved = [name for name, buffer in trial.named_buffers() if not buffer.equal(before[name])]
+    if any(buffer.is_floating_point() for name, buffer in before.items() if name in moved):
+        raise SettingsError(
+            f"the network's '{moved[0]}' gathers numbers of the images as they pass, which take no "
+            "noise; with privacy 'records' take another --model"
+        )
     (first, whole), (again, _) = found
     size = torch.stack([g.norm() for g in whole.values()]).norm()
     if _far({n: g[0] for n, g in first.items()}, {n: g[0] for n, g in again.items()}) > 1e-3 * size:

@@ -2,45 +2,37 @@
 
 import hashlib
 import json
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
-
-from torch import Tensor
 
 from counterpoint.at_site import Answer, Order
-from counterpoint.client import Visit
 from counterpoint.crew import Report, choose_device
-from counterpoint.encryption import head_of
 from counterpoint.encryption.total import read
 from counterpoint.errors import EncryptionError, PayloadError, StateError
 from counterpoint.exam import Tested
 from counterpoint.federation import Play, conduct, deciding
 from counterpoint.files import write_text
-from counterpoint.folder import LOSSES, SCORES, Notebook, RunFolder
+from counterpoint.first import new_predictor
+from counterpoint.folder import Notebook, RunFolder
 from counterpoint.kept import Kept
-from counterpoint.payload import Payload, check
+from counterpoint.payload import Payload
+from counterpoint.remote.answer import (
+    MALFORMED,
+    most_common,
+    read_answer,
+    read_hello,
+    read_test,
+)
 from counterpoint.remote.desk import digest
 from counterpoint.remote.message import Message
-from counterpoint.remote.order import maybe_kept, order_messages, read_kept
+from counterpoint.remote.order import order_messages
 from counterpoint.remote.plan import Plan
 from counterpoint.results import Result, write_model
-from counterpoint.tasks import Task
 
 Send = Callable[[Mapping[str, Message]], Mapping[str, Message]]
 """Brings every site its message, and gives the answers that came within the time there is."""
-
-Signature = tuple[tuple[str, tuple[int, ...], str], ...]
-
-MALFORMED = (PayloadError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
-"""What reading an answer can raise that is not as it should be, in ways that nobody thought of."""
-TESTED = {"round": 0, "epoch": 0, "moment": "merged"}
-"""What the server itself says of a test."""
-MOMENTS = {"start", "merged", "epoch", "finetuned"}
 
 
 class ServerFolder(RunFolder):
@@ -92,19 +84,17 @@ class Afar:
         replies = self.ask({site: Message("hello") for site in sites}, when, enough)
         if self.plan.settings.encrypt:
             require_one_key({site: str(reply.says.get("key")) for site, reply in replies.items()})
-        told = self._note(replies)
-        for site in replies.keys() - told:
-            self.leave_out(site, when, "it does not say how many images it has")
-        self.require(len(told), when, enough)
+        self.require(self._note(replies, when), when, enough)
 
-    def _note(self, replies: Mapping[str, Message]) -> set[str]:
-        """Note what sites say of their data; give those that have said it."""
-        told = set()
+    def _note(self, replies: Mapping[str, Message], when: str) -> int:
+        """Note what sites say of their data; give how many have said it."""
+        told = 0
         for site, reply in replies.items():
-            images, data = reply.says.get("images"), reply.says.get("data")
-            if isinstance(images, int) and images >= 0 and isinstance(data, str):
-                self.known[site] = (images, data[:64])
-                told.add(site)
+            try:
+                self.known[site] = read_hello(reply)
+                told += 1
+            except PayloadError as error:
+                self.leave_out(site, when, str(error))
         write_text(self._hellos, json.dumps(self.known, indent=1, sort_keys=True))
         return told
 
@@ -123,28 +113,30 @@ class Afar:
         when = f"round {orders[0].round}"
         last = orders[0].mean.read(self.folder.state) if orders[0].mean else {}
         replies = self.ask(order_messages(orders, last), when, enough=0)
+        # those that were not there at the start: what a site weighs is what it has said before
+        if strangers := [site for site in replies if site not in self.known]:
+            self._note(self.send({site: Message("hello") for site in strangers}), when)
         usual = most_common(reply.tensors for reply in replies.values())
         answers = []
         for order in orders:
-            if order.site not in replies:
+            site = order.site
+            if site not in replies:
                 continue
+            images = self.known[site][0] if site in self.known else None
             try:
-                answer = read_answer(replies[order.site], order, self.plan.task, usual)
+                answer = read_answer(replies[site], order, self.plan, usual, images)
                 if order.keep_candidate and not deciding(
                     answer.visit.rows, self.plan.settings, order.round - 1
                 ):
                     raise PayloadError("it did not score its model")
                 if self.plan.settings.encrypt:
-                    read(answer.visit.payload, order.site, answer.visit.weight)
+                    read(answer.visit.payload, site, answer.visit.weight)
                 answers.append(answer)
             except MALFORMED as error:
                 known = isinstance(error, PayloadError)
                 why = str(error) if known else "its answer can't be read"
-                self.leave_out(order.site, when, why)
+                self.leave_out(site, when, why)
         self.require(len(answers), when, min(self.min_sites, len(orders)))
-        strangers = [a.visit.site for a in answers if a.visit.site not in self.known]
-        if strangers:  # they were not there at the start; what they have sent counts all the same
-            self._note(self.send({site: Message("hello") for site in strangers}))
         for answer in answers:
             for row in answer.visit.rows:
                 self.report(row)
@@ -159,14 +151,13 @@ class Afar:
         for site in chosen:
             if site not in replies:
                 continue
-            says = replies[site].says
-            row: Any = says.get("row")
-            intervals: Any = says.get("intervals")
-            whole = {**TESTED, **row} if isinstance(row, dict) else row
-            if not good_row(whole, site, self.plan.task) or not good_intervals(intervals):
-                self.leave_out(site, "the test", "its scores are not as they should be")
+            try:
+                row, intervals = read_test(replies[site], site, self.plan)
+            except PayloadError as error:
+                self.leave_out(site, "the test", str(error))
                 continue
-            self.models[site] = says.get("model") if isinstance(says.get("model"), str) else None
+            model = replies[site].says.get("model")
+            self.models[site] = model if isinstance(model, str) else None
             yield [(row, [], intervals)]
 
     def leave_models(self, round: int, chosen: Mapping[str, Kept]) -> bool:
@@ -177,11 +168,12 @@ class Afar:
         if self.plan.settings.encrypt:
             return True  # and it stays with them
         (known,) = digests
+        plan = self.plan
+        network = new_predictor(plan.settings.method, plan.task, plan.shape).state_dict()
         for site, kept in chosen.items():
             message = Message("model", {"candidate": kept})
             reply = self.ask({site: message}, "the model", enough=0).get(site)
-            if reply and digest(reply.tensors) == known:
-                plan = self.plan
+            if reply and digest(reply.tensors) == known and fits(reply.tensors, network):
                 write_model(
                     self.folder.path,
                     plan.settings,
@@ -231,35 +223,11 @@ class Afar:
         self.report({"warning": f"{when}: site '{site}' is left out: {why[:500]}"})
 
 
-def read_answer(reply: Message, order: Order, task: Task, usual: Signature | None) -> Answer:
-    """The answer in a message.
-
-    Raises:
-        PayloadError: if anything in it is not as it should be.
-    """
-    says, site = reply.says, order.site
-    rows, weight, gradients = says.get("rows"), says.get("weight"), says.get("gradients")
-    if says.get("round") != order.round or says.get("site") != site:
-        raise PayloadError("its answer is to another order")
-    if not isinstance(rows, list) or not all(good_row(row, site, task) for row in rows):
-        raise PayloadError("its scores are not as they should be")
-    if not is_number(weight) or not 0 < weight < math.inf:
-        raise PayloadError("its weight is not a positive number")
-    if not isinstance(gradients, int) or gradients < 0:
-        raise PayloadError("its count of images is not a whole number")
-    check(reply.tensors, site, None)
-    if usual is not None and signature(reply.tensors) != usual:
-        odd = sorted({*signature(reply.tensors)} ^ {*usual})
-        raise PayloadError(
-            f"it sent other names, shapes or types than most sites; first difference: {odd[0][:2]}"
-        )
-    candidate = maybe_kept(says.get("candidate"), "candidate")
-    if order.keep_candidate and candidate is None:
-        raise PayloadError("it did not keep its model")
-    return Answer(
-        Visit(site, rows, reply.tensors, weight=float(weight), gradients=gradients),
-        state=read_kept(says.get("state"), "state"),
-        candidate=candidate,
+def fits(model: Payload, network: Payload) -> bool:
+    """Whether a model has the names, shapes and types of a network's state."""
+    return model.keys() == network.keys() and all(
+        (model[name].shape, model[name].dtype) == (tensor.shape, tensor.dtype)
+        for name, tensor in network.items()
     )
 
 
@@ -281,70 +249,6 @@ give all of them the same, over a safe way
             f"sites have different encryption keys ({told}); give all of them the same, over a "
             "safe way"
         )
-
-
-def good_row(row: Any, site: str, task: Task) -> bool:
-    """Whether a row of scores is the site's own, complete, and of numbers where they should be.
-
-    A metric can be NaN, where a part of the images has nothing to score; a loss can't.
-    """
-    if not isinstance(row, dict) or row.get("site") != site:
-        return False
-    numbers, words = {*task.metrics, *LOSSES}, {*SCORES} - {"round", "epoch"}
-    return (
-        row.keys() <= {*SCORES, *numbers}
-        and row.keys() >= {"round", "epoch", "moment", "model", "split", task.score, "loss"}
-        and all(type(row[name]) is int for name in ("round", "epoch"))
-        and all(isinstance(row[name], str) and len(row[name]) < 256 for name in words & row.keys())
-        and row["moment"] in MOMENTS
-        and all(is_number(row[name]) or row[name] == "" for name in numbers & row.keys())
-        and is_number(row[task.score])
-        and is_number(row["loss"])
-        and math.isfinite(row["loss"])
-    )
-
-
-def good_intervals(intervals: Any) -> bool:
-    """Whether these are intervals: by the name of a score, two numbers, or None for what is NaN."""
-    return isinstance(intervals, dict) and all(
-        isinstance(ends, list)
-        and len(ends) == 2
-        and all(end is None or is_number(end) for end in ends)
-        for ends in intervals.values()
-    )
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether this is a number that a float can hold, NaN among them.
-
-    >>> is_number(0.5), is_number("0.5"), is_number(True), is_number(10**400)
-    (True, False, False, False)
-    """
-    if type(value) is int:
-        return abs(value) < 2**63
-    return type(value) is float and not math.isinf(value)
-
-
-def signature(payload: Payload) -> Signature:
-    """Names, shapes and types of a payload, in the order of the names.
-
-    Of what is encrypted, those of the tensor that is hidden; the mark of the key is in its type.
-    """
-    return tuple((name, *shape_and_type(tensor)) for name, tensor in sorted(payload.items()))
-
-
-def shape_and_type(tensor: Tensor) -> tuple[tuple[int, ...], str]:
-    """Shape and type of a tensor, or of the one that is encrypted in it."""
-    head = head_of(tensor)
-    if head is None:
-        return tuple(tensor.shape), str(tensor.dtype)
-    return head.shape, f"{head.dtype} encrypted with the key {head.key}"
-
-
-def most_common(payloads: Iterator[Payload] | Any) -> Signature | None:
-    """The signature that most payloads have, the first among equals; None if there is none."""
-    counts: Counter[Signature] = Counter(signature(payload) for payload in payloads)
-    return counts.most_common(1)[0][0] if counts else None
 
 
 def conduct_afar(plan: Plan, path: Path, send: Send, min_sites: int, report: Report) -> Result:

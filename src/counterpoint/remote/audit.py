@@ -18,8 +18,9 @@ import pandas as pd
 from counterpoint.errors import StateError
 from counterpoint.files import append_text
 from counterpoint.remote.message import Message, sizes
+from counterpoint.remote.plan import RECORD
 
-FILE = "audit.csv"
+FILE = RECORD
 TEXT = "(text)"
 """In place of a tensor's name: the message's text, with scores and the like."""
 

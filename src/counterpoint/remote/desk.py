@@ -6,8 +6,11 @@ sentences that can hold nothing of a patient, a path or an image.
 """
 
 import hashlib
+import hmac
 import json
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,14 +33,14 @@ from counterpoint.errors import (
     TrainingError,
 )
 from counterpoint.exam import Exam, score_test
-from counterpoint.files import write_bytes, write_quickly, write_text
+from counterpoint.files import write_bytes, write_quickly, write_secret, write_text
 from counterpoint.folder import RunFolder
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload, to_bytes
 from counterpoint.remote.audit import lines_of, record
 from counterpoint.remote.message import Message, sha256_of
 from counterpoint.remote.order import read_kept, read_order
-from counterpoint.remote.plan import Plan
+from counterpoint.remote.plan import SECRET, Plan
 from counterpoint.remote.policy import Policy, PolicyError
 from counterpoint.results import write_model
 
@@ -86,6 +89,7 @@ class Desk:
             StateError: if it is that of another run.
         """
         folder = RunFolder(self.storage / self.plan.name)
+        make_private(self.storage)
         mark = folder.path / "plan.sha256"
         if not mark.exists():
             write_text(mark, self.plan.fingerprint)
@@ -135,7 +139,21 @@ class Desk:
             raise EncryptionError(
                 "the run encrypts what leaves, and the site's settings file names no `key`"
             )
-        return Lock(read_key(self.key), len(self.plan.sites))
+        lock = Lock(read_key(self.key), len(self.plan.sites))
+        if os.name == "posix" and self.key.stat().st_mode & 0o077:
+            self.report({"warning": f"others on this machine can read {self.key}: chmod 600"})
+        return lock
+
+    @cached_property
+    def secret(self) -> bytes:
+        """What the marks of the site's data are made with, so that nobody else can make them."""
+        file = self.storage / SECRET
+        with suppress(FileExistsError):
+            write_secret(file, os.urandom(32))
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise StateError(f"{file} can't be read: {error}") from error
 
     def answer(self, message: Message) -> Message:
         """Answer a message: with what is asked, or with a refusal that says why."""
@@ -150,6 +168,7 @@ class Desk:
         try:
             with filelock.FileLock(self.folder.state / "lock", timeout=0):
                 self.note(message, round, "down")
+                self.policy.check_privacy(self.plan.settings.method.privacy)
                 if message.kind not in answers:
                     raise PayloadError(f"there is no answer to a message of kind '{message.kind}'")
                 reply = self.once(message) or answers[message.kind](message)
@@ -173,25 +192,32 @@ class Desk:
         return refused
 
     def hello(self, message: Message) -> Message:
-        """Say that the site is there, and that its data fit."""
+        """Say that the site is there, and that its data fit.
+
+        A plain checksum would show a server that has a guess at the data whether it is right.
+        """
         data, fingerprint = self.data
-        says = {"site": self.site, "images": data.images, "data": fingerprint}
+        mark = hmac.new(self.secret, fingerprint.encode(), "sha256").hexdigest()
+        says = {"site": self.site, "images": data.images, "data": mark}
         return Message("hello", says | ({"key": mark_of(self.lock.key)} if self.lock else {}))
 
     def visit(self, message: Message) -> Message:
         """Work a round."""
         order = read_order(message)
-        if order.site != self.site:
-            raise PayloadError(f"this is an order for site '{order.site}'")
+        if (order.site, order.number) != (self.site, self.number):
+            raise PayloadError(f"this is an order for site {order.number}, '{order.site}'")
         rounds = self.plan.settings.method.schedule.rounds
         if not 1 <= order.round <= rounds + 1:
             raise PayloadError(f"the run has no round {order.round}")
-        trains = order.round <= rounds
-        worked = int(self.register.get("worked", 0))
-        self.policy.check_round(worked + trains)
+        trained = self.trained
+        if order.round <= rounds:
+            self.policy.check_round(len(trained) + 1)
+            if self.noised:
+                self.policy.check_again(order.round, trained)
+            trained = [*trained, order.round]
         self.take_mean(order, message)
         order = self.with_whole_state(order)
-        job = Job(order, self.data[0], self.folder.state, self.lock)
+        job = Job(order, self.data[0], self.folder.state, self.lock, afar=True)
         answer = work(self.client, job, self.report)
         visit = answer.visit
         reply = Message(
@@ -208,8 +234,23 @@ class Desk:
             visit.payload,
         )
         self.policy.check(reply)
-        self.remember(order, answer, worked + trains)
+        self.remember(order, answer, trained)
         return self.keep_answer(message, reply)
+
+    @property
+    def number(self) -> int:
+        """The site's place in the order of the sites."""
+        return list(self.plan.sites.values()).index(self.site)
+
+    @property
+    def noised(self) -> bool:
+        """Whether the run has noise."""
+        return self.plan.settings.method.privacy.kind != "none"
+
+    @property
+    def trained(self) -> list[int]:
+        """The rounds that the site has trained in so far."""
+        return [int(round) for round in self.register.get("trained", [])]
 
     def test(self, message: Message) -> Message:
         """Score the test images with the chosen model, and leave model and cases at the site."""
@@ -275,13 +316,22 @@ class Desk:
 
     @property
     def register(self) -> dict[str, Any]:
-        """The site's own note of its newest files; empty where there is none that can be read."""
+        """The site's own note of its newest files; empty where there is none that can be read.
+
+        Raises:
+            StateError: if it can't be read and counts what may still leave.
+        """
         file = self.folder.state / "register.json"
         try:
             return dict(json.loads(file.read_text()))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError) as error:
+            if self.noised or self.policy.max_rounds is not None:
+                raise StateError(
+                    f"{file} is damaged, which says in what rounds the site has trained: bring it "
+                    "back from a backup, or take part in a run of another name"
+                ) from error
             self.report({"warning": f"{file} is damaged and is begun anew: {error}"})
             return {}
 
@@ -289,7 +339,7 @@ class Desk:
         """The newest files of a kind, the newest last."""
         return [Kept(*kept) for kept in self.register.get(what, [])]
 
-    def remember(self, order: Order, answer: Answer, worked: int) -> None:
+    def remember(self, order: Order, answer: Answer, trained: list[int]) -> None:
         """Note the files that may be needed again, and remove all others.
 
         Of states, the one that the visit began with: should its answer not be taken, it is named
@@ -298,12 +348,12 @@ class Desk:
         Args:
             order: of the visit.
             answer: to it.
-            worked: rounds that the site has trained in by now, whatever the server calls them.
+            trained: rounds that the site has trained in by now.
         """
         newest = {"means": order.mean, "candidates": answer.candidate, "chosen": order.chosen}
         register: dict[str, Any] = {
             "states": [one for one in (order.state, answer.state) if one],
-            "worked": worked,
+            "trained": trained,
         }
         for what, one in newest.items():
             before = [other for other in self.known(what) if one is None or other.file != one.file]
@@ -322,21 +372,28 @@ class Desk:
                 file.unlink(missing_ok=True)
 
     def keep_answer(self, message: Message, reply: Message) -> Message:
-        """Keep the answer to a visit, so that the same message gets it again."""
+        """Keep the answer to a visit, so that the same message gets it again.
+
+        That of the round before is kept beside it: a server may have to go back by one.
+        """
         head = f"{identity(message)}\n{reply.text}\n".encode()
-        write_quickly(self.folder.state / "answer", head, reply.data)
+        write_quickly(self.answer_file(message), head, reply.data)
         return reply
 
+    def answer_file(self, message: Message) -> Path:
+        """Where the answer to a visit is kept."""
+        return self.folder.state / f"answer-{int(message.says['round']) % 2}"
+
     def once(self, message: Message) -> Message | None:
-        """The answer that was given to this very message, if it was the last one."""
+        """The answer that was given to this very message, if it is of the last two rounds."""
         if message.kind != "visit":
             return None
         try:
-            with open(self.folder.state / "answer", "rb") as file:
+            with open(self.answer_file(message), "rb") as file:
                 if file.readline().decode().strip() == identity(message):
                     text = file.readline().decode().strip()
                     return Message.unpacked(text, file.read())
-        except (OSError, ValueError, PayloadError):
+        except (OSError, ValueError, TypeError, KeyError, PayloadError):
             pass  # then it is worked again, to the same end
         return None
 
@@ -377,6 +434,15 @@ def identity(message: Message) -> str:
 
 
 def digest(model: Payload) -> str:
-    """SHA-256 (hex) over the floating-point tensors of a model."""
-    found = {n: sha256_of(t) for n, t in sorted(model.items()) if t.is_floating_point()}
+    """SHA-256 (hex) over names, shapes and types of a model, and its floating-point numbers."""
+    found = {
+        name: (tuple(tensor.shape), str(tensor.dtype), numbers)
+        for name, tensor in sorted(model.items())
+        for numbers in [sha256_of(tensor) if tensor.is_floating_point() else ""]
+    }
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner can read, if it is not there yet."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -74,6 +74,6 @@ def read_kept(value: Any, kind: str) -> Kept:
         file, sha256 = (str(part) for part in value)
     except (TypeError, ValueError) as error:
         raise PayloadError("a message should name a file and its checksum") from error
-    if not OWN_FILES[kind].fullmatch(file):
+    if not OWN_FILES[kind].fullmatch(file) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise PayloadError(f"a message names a file that is no {kind} of a run")
     return Kept(file, sha256)

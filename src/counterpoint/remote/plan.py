@@ -1,5 +1,6 @@
 """What all parties of a run know before it starts; it travels with the job, and is no secret."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -19,6 +20,10 @@ from counterpoint.settings import Settings, as_dict, flatten, from_dict, make_se
 from counterpoint.tasks import Task, make_task
 
 COMES_WITH_MONAI = "monai.networks.nets"
+SECRET = "secret"
+RECORD = "audit.csv"
+TAKEN = (SECRET, RECORD, "data.npz")
+"""Names of files that a site keeps beside the folders of its runs."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class Plan:
             if odd:
                 raise SettingsError(f"the plan of a run has no '{sorted(odd)[0]}'")
             if method is None:
-                _require_network(chosen.method.schedule.model, imports)
+                schedule = chosen.method.schedule
+                _require_network(schedule.model, schedule.model_options, imports)
             form = dict(values["form"])
             window = form.pop("window")
             form["window"] = None if window is None else (float(window[0]), float(window[1]))
@@ -174,14 +180,43 @@ def plan_without_data(
     return plan
 
 
-def _require_network(name: str, imports: tuple[str, ...]) -> None:
+def _require_network(name: str, options: Mapping[str, Any], imports: tuple[str, ...]) -> None:
     module, _, attribute = name.partition(":")
+    if name.startswith(imports or ("\0",)):
+        return
     if module == COMES_WITH_MONAI:  # one of its networks, and nothing that it imports itself
         found = find_model(name)
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            return
-        raise SettingsError(f"'{attribute}' is no network of MONAI")
-    _require_allowed(name, set(MODELS), imports)
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise SettingsError(f"'{attribute}' is no network of MONAI")
+    else:
+        _require_allowed(name, set(MODELS), imports)
+    for option, value in options.items():
+        _require_harmless(str(option), value)
+
+
+def _require_harmless(option: str, value: Any) -> None:
+    """Refuse an option of a network by which it could read a file or fetch something.
+
+    >>> _require_harmless("norm", ["batch", {"affine": True}])
+    >>> _require_harmless("weights", "http://example.org/weights.pt")
+    Traceback (most recent call last):
+    counterpoint.errors.SettingsError: the run's model option 'weights' could have a site read a \
+file or fetch something; where you trust it, allow the network by `imports` in the site's settings \
+file
+    """
+    if isinstance(value, list | tuple):
+        for one in value:
+            _require_harmless(option, one)
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            _require_harmless(f"{option}.{name}", one)
+    elif (isinstance(value, str) and not re.fullmatch(r"[\w-]*", value)) or re.search(
+        "pretrained|download|url|path|file|cache", option, re.IGNORECASE
+    ):
+        raise SettingsError(
+            f"the run's model option '{option}' could have a site read a file or fetch something; "
+            "where you trust it, allow the network by `imports` in the site's settings file"
+        )
 
 
 def _require_allowed(name: str, known: set[str], imports: tuple[str, ...]) -> None:
@@ -203,4 +238,6 @@ def plain_name(name: str) -> str:
         raise SettingsError(
             f"'{name}' can't be the name of a run or client: use letters, digits, -, _ and ."
         )
+    if name.lower() in TAKEN:
+        raise SettingsError(f"'{name}' can't be the name of a run: sites keep a file by it")
     return name

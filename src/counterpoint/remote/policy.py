@@ -1,11 +1,14 @@
 """What a site lets out, whatever the server asks: the site's own rule, in its own file."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from counterpoint.encryption import head_of
 from counterpoint.errors import PayloadError
+from counterpoint.privacy.choice import Privacy
 from counterpoint.remote.message import Message
 
 
@@ -25,6 +28,12 @@ class Policy:
         share_model: whether the chosen model may leave where nothing is in it but the mean and the
             weights that all start from. A model that has anything of the site's own never leaves.
         encrypted: whether what leaves must be encrypted; otherwise a run decides that.
+        privacy: the kind of noise that a run must have; otherwise a run decides that.
+        min_noise: least noise of it, as in the run's setting ``privacy.noise``.
+        repeats: rounds of a noised run that the site may answer a second time. The answer to the
+            same message is kept and given again; this is for others, each of which tells more of
+            the site than the run's epsilon says.
+        seeded: whether noise may follow from the run's seed, which protects nothing; in rehearsals.
 
     >>> import torch
     >>> Policy(forbid_names=("head.*",)).check(Message("visit", {}, {"head.bias": torch.ones(1)}))
@@ -37,6 +46,10 @@ class Policy:
     max_rounds: int | None = None
     share_model: bool = True
     encrypted: bool = False
+    privacy: Literal["payload", "records"] | None = None
+    min_noise: float = 0.0
+    repeats: int = 0
+    seeded: bool = False
 
     def check(self, message: Message) -> None:
         """Refuse a message that may not leave.
@@ -58,6 +71,24 @@ class Policy:
                     raise PolicyError(f"the site's policy lets '{name}' leave only encrypted")
         if message.kind == "model" and not self.share_model:
             raise PolicyError("the site's policy does not let a model leave")
+
+    def check_privacy(self, privacy: Privacy) -> None:
+        """Refuse a run with less noise than the policy asks for, or with noise that is known."""
+        if self.privacy is not None and privacy.kind != self.privacy:
+            raise PolicyError(f"the site's policy asks for privacy '{self.privacy}'")
+        if getattr(privacy, "noise", 0.0) < self.min_noise:
+            raise PolicyError(f"the site's policy asks for a noise of {self.min_noise:g} or more")
+        if getattr(privacy, "seeded", False) and not self.seeded:
+            raise PolicyError("noise that follows from the run's seed could be taken off again")
+
+    def check_again(self, round: int, answered: Sequence[int]) -> None:
+        """Refuse to answer a round again where noise would be drawn anew, and so averaged out."""
+        again = len(answered) - len(set(answered))
+        if round in answered and again >= self.repeats:
+            raise PolicyError(
+                f"round {round} has been answered, with noise; another answer to it would tell "
+                "more of the site than is accounted for (policy: repeats)"
+            )
 
     def check_round(self, rounds: int) -> None:
         """Refuse to train in more rounds than the policy has."""

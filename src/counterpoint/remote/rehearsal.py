@@ -52,7 +52,7 @@ class Rehearsal:
             place = self.workspace / "sites" / client
             write_decoded(place / "data.npz", site, self.federation.fingerprint)
             own = {"storage": str(place), "decoded": str(place / "data.npz"), "imports": ANY_CODE}
-            write_site_file(site_file(client), {**own, **shared})
+            write_site_file(site_file(client), {**own, "policy": {"seeded": True}, **shared})
 
 
 def rehearse(

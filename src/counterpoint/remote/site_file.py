@@ -15,7 +15,7 @@ from counterpoint.errors import SettingsError
 from counterpoint.files import write_bytes, write_text
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.policy import Policy
-from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_does_not_fit, what_is_wrong
 
 EXAMPLE = """\
 # Settings of {site}, which stay at {site}: nothing sends this folder anywhere.
@@ -40,6 +40,8 @@ storage: counterpoint
 #   max_rounds: 100              # of one run
 #   share_model: false           # not even a model that all sites have
 #   encrypted: true              # payloads leave encrypted or not at all
+#   privacy: records             # only runs with this kind of noise, payload or records,
+#   min_noise: 1.0               # and with so much of it
 """
 
 KEY = """\
@@ -114,9 +116,7 @@ def read_site_file(path: Path) -> SiteFile:
     except UNREADABLE as error:
         raise SettingsError(f"{path} can't be read: {what_is_wrong(error)}") from error
     except (ValidationError, TypeError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
-        raise SettingsError(f"{path}: {what}") from error
+        raise SettingsError(f"{path}: {what_does_not_fit(error)}") from error
 
 
 def settings_file(site: str) -> str:
