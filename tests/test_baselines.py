@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from counterpoint.aggregation.normalised import step_weight
+from counterpoint.errors import SettingsError
 from counterpoint.federation import taking_part
 from counterpoint.server_update import SERVER_UPDATES
 from counterpoint.settings import make_settings
@@ -192,6 +193,48 @@ def test_scaffold_with_several_steps(tmp_path: Path) -> None:
     assert played.down("local.control.network.w") == near(-2, -0.75)
 
 
+def test_scaffold_with_momentum(tmp_path: Path) -> None:
+    """Momentum 1/2: of B's two gradients -2 and -1 the first counts 1 + 1/2 times, the second once.
+
+    B goes to (0, 1) and (0, 2), c_B = -2 / ((1 + 1/2 + 1) * 1/2) = -(3/2 * 2 + 1) / (5/2) = -1.6;
+    A's one step is as without momentum.
+    """
+    played = play(tmp_path / "1", "scaffold", 1, images=(2, 4), momentum=0.5)
+    assert played.state("A")["memory/network.w"].tolist() == near(-4, 0)
+    assert played.state("B")["memory/network.w"].tolist() == near(0, -1.6)
+    assert played.down("local.control.network.w") == near(-2, -0.8)
+
+
+def test_scaffold_with_momentum_gets_to_the_best_point(tmp_path: Path) -> None:
+    """However different the numbers of steps: the mean of the points, (2, 1)."""
+    settings = {"momentum": 0.9, "schedule.lr": 0.02}
+    played = play(tmp_path, "scaffold", 20, images=(2, 8), local_epochs=4, **settings)
+    assert played.down() == pytest.approx([2, 1], abs=0.05)
+
+
+def test_fine_tuning_after_scaffold_is_for_the_site_alone(tmp_path: Path) -> None:
+    """It ends where FedAvg's does, see `test_finetune`: no correction keeps it with the others."""
+    played = play(tmp_path, "scaffold", 1, finetune_epochs=2)
+    assert (played.model("A"), played.model("B")) == (near(3.25, 0.125), near(0.25, 1.625))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "says"),
+    [
+        ("scaffold", {"aggregation": "head"}, "use --aggregation all"),
+        ("scaffold", {"momentum": 0.9, "keep_optimizer": True}, "keep_optimizer=false"),
+        ("fednova", {"momentum": 0.9, "keep_optimizer": True}, "keep_optimizer=false"),
+        ("prrfl-journal", {"loss": "balanced"}, "has a loss of its own"),
+        ("prrfl-journal", {"weighting": "images"}, "weighting=equal"),
+    ],
+)
+def test_what_would_be_another_algorithm_is_refused(
+    method: str, settings: dict[str, object], says: str
+) -> None:
+    with pytest.raises(SettingsError, match=says):
+        make_settings(method, "phantom", settings)
+
+
 def test_scaffold_with_an_absent_site(tmp_path: Path) -> None:
     """One of two sites takes part: c changes by |S| / N = 1/2 of the change of its control.
 
@@ -293,9 +336,10 @@ def test_finetune(tmp_path: Path) -> None:
 
     A: (5/2, 1/4), (13/4, 1/8), loss (0.75^2 + 0.125^2) / 2 = 0.2890625.
     B: (1/2, 5/4), (1/4, 13/8), loss (0.25^2 + 0.375^2) / 2 = 0.1015625.
-    Validation looks at the last epoch only: macro-F1 1, mean loss 0.1953125.
+    Validation looks at the last epoch only: macro-F1 1, mean loss 0.1953125. The learning rate is
+    that of the start, however far it has come down.
     """
-    played = play(tmp_path, "finetune", 1, finetune_epochs=2)
+    played = play(tmp_path, "finetune", 1, finetune_epochs=2, lr_decay=0.1, lr_decay_rounds=1)
     assert (played.model("A"), played.model("B")) == (near(3.25, 0.125), near(0.25, 1.625))
     assert played.down() == near(1, 0.5)
     results = played.result.results
@@ -360,6 +404,14 @@ def test_fedrep(tmp_path: Path) -> None:
 def test_fedrep_with_one_epoch_and_a_single_batch_trains_both(tmp_path: Path) -> None:
     """A: body to 2, B: head to 1; the mean body is 1."""
     played = play(tmp_path, "fedrep", 1, **HEADED)
+    assert played.model("A", "body.weight") == played.model("B", "body.weight") == near(1)
+    assert played.model("B", "head.weight") == near(1)
+
+
+def test_fedrep_with_batches_in_parts(tmp_path: Path) -> None:
+    """A batch of four in two parts is still one step of the head, and then one of the body."""
+    settings = HEADED | {"batch_size": 4, "max_batch": 2}
+    played = play(tmp_path, "fedrep", 1, images=(4, 4), **settings)
     assert played.model("A", "body.weight") == played.model("B", "body.weight") == near(1)
     assert played.model("B", "head.weight") == near(1)
 

@@ -1,16 +1,20 @@
 """What local updates, losses and prototypes compute in a step, derived by hand."""
 
+import copy
 import math
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from counterpoint import run
 from counterpoint.aggregation import AllWeights, Exchange, Normalised
 from counterpoint.data.batches import Batch, in_parts
 from counterpoint.errors import PayloadError
+from counterpoint.harmonise import AmplitudeNormalisation
 from counterpoint.local import (
     Alternating,
     Contrastive,
@@ -21,14 +25,17 @@ from counterpoint.local import (
     Proximal,
     Training,
 )
+from counterpoint.local.adapted import blend_into
 from counterpoint.local.contrastive import contrast
 from counterpoint.local.prototypes import COUNTS, PRESENT, SUMS, aligned, log_pressure
 from counterpoint.perturbation import Perturbation
+from counterpoint.predictor import build_predictor
 from counterpoint.server import WeightedMean
 from counterpoint.server_update import AddToControl, NormalisedMean
 from counterpoint.tasks import Classification, make_task
 from counterpoint.tasks.distillation import squared_difference
 from tests.points import pull
+from tests.running import SHORT, TINY
 
 
 def near(*numbers: float) -> object:
@@ -436,3 +443,34 @@ def test_balanced_loss() -> None:
     for label, p in ((0, 0.75), (1, 0.25)):
         loss = fitted.loss(torch.zeros(1, 2), torch.tensor([label]))
         assert loss.item() == pytest.approx(-math.log(p))
+
+
+def test_a_blended_model_keeps_the_amplitude_of_its_images() -> None:
+    """In the first round the merged model has none yet: half of it would be no amplitude at all."""
+    model = build_predictor(
+        "tests.networks:Tiny", {}, 3, (3, 8, 8), AmplitudeNormalisation(), "averaged"
+    )
+    personal, merged = copy.deepcopy(model), copy.deepcopy(model.state_dict())
+    model.train()(torch.rand(4, 3, 8, 8))
+    for parameter in model.parameters():
+        parameter.data += 1
+    blend_into(personal, merged, model, 0.5)
+    assert model.harmonise.amplitude.max() > 0
+    assert torch.equal(personal.harmonise.amplitude, model.harmonise.amplitude)
+    for name, parameter in personal.named_parameters():
+        assert torch.allclose(parameter, merged[name] + 0.5)
+
+
+def test_a_personal_model_is_calibrated_on_batches_as_large_as_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large images few are scored at a time, and one alone has no variance to estimate."""
+    seen: list[int] = []
+    monkeypatch.setattr("counterpoint.client.scored_at_once", lambda pixels: 1)
+    monkeypatch.setattr(
+        "counterpoint.local.adapted.recalibrate",
+        lambda model, batches: seen.extend(len(images) for images in batches),
+    )
+    run("counterpoint", "phantom", out=tmp_path / "run", settings=SHORT | TINY | {"rounds": 1})
+    assert seen
+    assert min(seen) > 1

@@ -636,7 +636,7 @@ def test_volumes_of_photographs(eyes, tmp_path):
     refused(eyes, tmp_path / "run", "is a photograph", "slices", **settings)
 
 
-@pytest.mark.parametrize("loss", ["balanced", "prototype-aligned"])
+@pytest.mark.parametrize("loss", ["balanced"])
 def test_a_loss_of_another_task(loss, eyes, tmp_path):
     settings = DENSE | {"loss": loss}
     refused(eyes, tmp_path / "run", f"segmentation has no loss '{loss}'", "joint", **settings)

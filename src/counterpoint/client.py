@@ -271,7 +271,7 @@ class Client:
         for role, optimizer in self.optimizers.items():
             self.models[role].train()
             for group in optimizer.param_groups:
-                group["lr"] = schedule.lr_at(round)
+                group["lr"] = schedule.lr_at(round) if round <= schedule.rounds else schedule.lr
         augment = AUGMENTATIONS[schedule.augmentation]
         chance = self.chance(round)
         if chance:  # who knows what is drawn for an image knows where to look for it
@@ -302,6 +302,10 @@ class Client:
             task=self.site_task,
             batches=augmented,
             plain_batches=lambda: self._in_order("train"),
+            calibrating=lambda: self._in_order(
+                "train", batch_size=max(schedule.batch_size, scored_at_once(self.pixels))
+            ),
+            alone=round > schedule.rounds,
             perturbation=self.perturbation,
             precision=self.precision,
             epochs=epochs,

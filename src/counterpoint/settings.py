@@ -161,6 +161,30 @@ def require_fitting_parts(method: Method) -> None:
                 f"{part} '{kind}' and {partner} '{its_kind}' go only together, not {part} '{one}' "
                 f"with {partner} '{other}'; use --{part} {kind} --{partner} {its_kind}, or neither"
             )
+    schedule = method.schedule
+    if local == "control-variates" and sends != "all":
+        raise SettingsError(
+            "local 'control-variates' corrects every weight towards the federation's direction, "
+            f"and with aggregation '{sends}' some stay at their site; use --aggregation all"
+        )
+    counts_steps = local == "control-variates" or sends == "normalised"
+    momentum = schedule.momentum if schedule.optimizer == "sgd" else 0
+    if counts_steps and momentum and schedule.keep_optimizer:
+        raise SettingsError(
+            f"method '{method.name}' takes a site's way for a sum of this round's gradients, and "
+            "with --set keep_optimizer=true those of earlier rounds are in its momentum; use "
+            "--set keep_optimizer=false or --set momentum=0"
+        )
+    if local == "prototype-deputy" and schedule.loss != "default":
+        raise SettingsError(
+            f"local 'prototype-deputy' has a loss of its own, in whose place loss "
+            f"'{schedule.loss}' can't be; leave out --loss, or use --local deputy"
+        )
+    if local == "prototype-deputy" and schedule.weighting != "equal":
+        raise SettingsError(
+            "local 'prototype-deputy' counts the images of each class over all sites by their "
+            "mean, where sites must weigh the same; use --set weighting=equal"
+        )
     if local == "control-variates" and method.schedule.optimizer != "sgd":
         raise SettingsError(
             "local 'control-variates' takes a site's way for a sum of gradients, which it is not "

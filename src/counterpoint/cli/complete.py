@@ -18,7 +18,6 @@ WORDS = {
         "joint",
         "dice-ce",
         "dice-focal",
-        "prototype-aligned",
     ),
     "optimizer": ("sgd", "adam"),
     "precision": ("float32", "bfloat16"),

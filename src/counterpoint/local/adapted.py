@@ -9,6 +9,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from counterpoint.layers import running_statistics
 from counterpoint.local.training import Training
 from counterpoint.ranges import Fraction
 from counterpoint.statistics import recalibrate
@@ -41,7 +42,7 @@ class Adapted:
                 training.step("model", images, outputs, partial(training.task.loss, target=target))
             blend_into(personal, merged, model, self.blend)
             if self.blend:
-                recalibrate(personal, (batch.images for batch in training.plain_batches()))
+                recalibrate(personal, (batch.images for batch in training.calibrating()))
             yield ""
 
 
@@ -51,12 +52,15 @@ def blend_into(
 ) -> None:
     """Overwrite ``personal`` with blend * merged + (1 - blend) * model.
 
+    That is for weights and batch norm's statistics; all else is as in ``model``.
+
     >>> one, two = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> blend_into(one, {n: torch.zeros_like(t) for n, t in two.state_dict().items()}, two, 0.5)
     >>> torch.equal(one.weight, two.weight / 2)
     True
     """
     own = personal.state_dict()
+    mixed = dict(model.named_parameters()).keys() | running_statistics(model).keys()
     for name, tensor in model.state_dict().items():
-        mixed = tensor.is_floating_point()
-        own[name].copy_(blend * merged[name] + (1 - blend) * tensor if mixed else tensor)
+        between = name in mixed and tensor.is_floating_point()
+        own[name].copy_(blend * merged[name] + (1 - blend) * tensor if between else tensor)

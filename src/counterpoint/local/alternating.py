@@ -34,12 +34,13 @@ class Alternating:
             for epoch in range(training.epochs):
                 late = epoch >= training.epochs - self.body_epochs
                 parts = ("head", "body") if both else ("body",) if late else ("head",)
-                for images, target in training.batches():
+                for batch in training.whole_batches():
                     for part in parts:
                         train_only(model, head=part == "head")
-                        outputs = training.forward("model", images)
-                        loss = partial(training.task.loss, target=target)
-                        training.step("model", images, outputs, loss)
+                        for images, target in training.parts_of(batch):
+                            outputs = training.forward("model", images)
+                            loss = partial(training.task.loss, target=target)
+                            training.step("model", images, outputs, loss)
                 yield " and ".join(parts)
         finally:
             model.requires_grad_(True)

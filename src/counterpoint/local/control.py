@@ -8,6 +8,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from counterpoint.aggregation.normalised import step_weight
 from counterpoint.local.training import Training
 
 CONTROL = "local.control."
@@ -20,7 +21,9 @@ class ControlVariates:
     After the round, c_i becomes c_i - c + (x - y) / (K * lr): x are the weights at its start, y at
     its end, K the steps. What leaves the site beside y is the change of c_i; the server adds its
     mean to c (server update ``control``). The correction is a term <c - c_i, y> of the loss, whose
-    gradient it is. All controls begin at 0. The algorithm is made for SGD without momentum.
+    gradient it is. All controls begin at 0. The algorithm is made for SGD without momentum; with
+    it, a gradient counts in several steps, and K is the sum of these weights (`step_weight`).
+    Fine-tuning after the last merge is for the site alone and has no correction.
     """
 
     kind: ClassVar[str] = "control-variates"
@@ -34,16 +37,17 @@ class ControlVariates:
         zero = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
         own = {name: training.memory.get(name, z) for name, z in zero.items()}
         common = {name: training.received.get(CONTROL + name, z) for name, z in zero.items()}
-        correction = {name: common[name] - own[name] for name in zero}
+        correction = zero if training.alone else {n: common[n] - own[n] for n in zero}
         for _ in range(training.epochs):
             for images, target in training.batches():
                 outputs = training.forward("model", images)
                 loss = partial(self.loss, training, target, correction)
                 training.step("model", images, outputs, loss)
             yield ""
-        lr = float(training.optimizers["model"].param_groups[0]["lr"])
+        sgd = training.optimizers["model"].param_groups[0]
+        way = step_weight(training.steps["model"], sgd["momentum"]) * float(sgd["lr"])
         for name, y in model.named_parameters():
-            moved = (training.start[name] - y.detach()) / (training.steps["model"] * lr)
+            moved = (training.start[name] - y.detach()) / way
             training.memory[name] = moved - correction[name]
             training.outgoing[CONTROL + name] = training.memory[name] - own[name]
 

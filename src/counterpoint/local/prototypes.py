@@ -25,10 +25,10 @@ class PrototypeDeputy(DeputyTransfer):
     p_c = e^{z_c} / (e^{z_c} + sum_{j != c} s_cj e^{z_j}). s_cj = (N_j / N_c)^beta where class c has
     more images in the whole federation than class j, else 1, so that frequent classes press rare
     ones less. g_c = (1 + tau) / (cos(local prototype, global prototype) + tau) in round
-    ``warm_up`` + 1 and later, 1 before: a class counts more where the site sees it otherwise than
-    the federation. A prototype is the mean feature of a class, of the deputy, before the last
-    layer. What leaves the site beside the weights: its counts and its prototypes. The released
-    code adds noise to the global prototypes of images, which is left out here.
+    ``warm_up`` + 1 of the site and later, 1 before: a class counts more where the site sees it
+    otherwise than the federation. A prototype is the mean feature of a class, of the deputy,
+    before the last layer. What leaves the site beside the weights: its counts and its prototypes.
+    The released code adds noise to the global prototypes of images, which is left out here.
     """
 
     kind: ClassVar[str] = "prototype-deputy"

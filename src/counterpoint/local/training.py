@@ -49,6 +49,8 @@ class Training:
         batches: gives an epoch's augmented batches: images (N, C, *space) in 0..1 and their
             labels (N,) or masks (N, *space).
         plain_batches: gives the training images as they are, with their cases.
+        calibrating: the same in batches no smaller than those of training, for batch norm.
+        alone: whether this is fine-tuning after the last merge, for the site itself.
         perturbation: of the weights in every step; None for a plain step.
         precision: type in which networks compute (float32, or bfloat16 by autocast).
         epochs: local epochs in the round.
@@ -69,6 +71,8 @@ class Training:
     task: Task
     batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     plain_batches: Callable[[], Iterator[Batch]]
+    calibrating: Callable[[], Iterator[Batch]] = lambda: iter(())
+    alone: bool = False
     perturbation: Perturbation | None = None
     precision: torch.dtype = torch.float32
     epochs: int = 1
@@ -84,6 +88,23 @@ class Training:
     _losses: dict[str, list[Tensor]] = field(default_factory=dict)
     _shares: dict[str, float] = field(default_factory=dict)
     _gradients: dict[str, list[Tensor | None]] = field(default_factory=dict)
+
+    def whole_batches(self) -> Iterator[list[tuple[Tensor, Tensor, float]]]:
+        """An epoch's batches with all their parts at once: images, target, share of the batch."""
+        parts = []
+        for images, target in self.batches():
+            parts.append((images, target, self.share))
+            if self.complete:
+                yield parts
+                parts = []
+
+    def parts_of(
+        self, batch: list[tuple[Tensor, Tensor, float]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One of :meth:`whole_batches` part by part, as often as it is asked for."""
+        for number, (images, target, share) in enumerate(batch, start=1):
+            self.share, self.complete = share, number == len(batch)
+            yield images, target
 
     def forward(self, role: str, images: Tensor) -> Tensor:
         """Outputs of the model of ``role``, in float32."""

@@ -27,11 +27,14 @@ class Schedule:
     same for all, its number of training images, or ("closeness": inverse distance aggregation,
     Yeganeh et al. 2020) one over the distance of its weights from those it began the round with.
     ``max_batch`` is the most images that the device works on at a time: a larger batch comes in
-    parts whose gradients are added up, which is the same but for batch norm.
+    parts whose gradients are added up, which is the same but for what is taken over the images of
+    a batch: batch norm, the amplitude of HarmoFL, the direction of a weight perturbation, and the
+    mean over pixels where masks leave some out.
     ``participation`` is the share of the sites that take part in a round, drawn anew each time.
     ``balance`` is the strength of the loss "balanced": how much rarer classes count more.
     ``select_last`` is the part of the rounds, counted from the end, out of which validation
-    chooses the model. ``finetune_epochs`` are trained at each site after the last merge.
+    chooses the model. ``finetune_epochs`` are trained at each site after the last merge, with
+    ``lr`` as at the start.
     """
 
     rounds: Count = 50

@@ -64,7 +64,7 @@ def _require_records(method: "Method") -> None:
             f"harmoniser '{method.harmonise.kind}' takes the mean amplitude of a site's images "
             "without noise; with privacy 'records' use --harmonise none"
         )
-    if schedule.loss in ("balanced", "prototype-aligned"):
+    if schedule.loss == "balanced":
         raise SettingsError(
             f"loss '{schedule.loss}' depends on how many images each class has; with privacy "
             "'records' use --loss default"

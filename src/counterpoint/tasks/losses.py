@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Loss = Literal[
-    "default", "cross-entropy", "balanced", "joint", "dice-ce", "dice-focal", "prototype-aligned"
-]
+Loss = Literal["default", "cross-entropy", "balanced", "joint", "dice-ce", "dice-focal"]
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
