@@ -1,9 +1,11 @@
 """Exported files predict as the model does, and say where it comes from."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,11 +13,13 @@ from torch import nn
 
 import counterpoint
 import counterpoint.api
+from counterpoint.data.pixels import BadImageError
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.exporting import FORMATS
 from counterpoint.exporting.portable import FixedAmplitude
 from counterpoint.files import write_tensors
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation, NoHarmoniser
+from counterpoint.prediction.reading import read_as_trained
 from counterpoint.predictor import build_predictor, load_model, model_card
 from tests import running
 from tests.test_predict import SMALL, table_of_spots
@@ -71,6 +75,12 @@ CASES = {
     "amplitude": {"harmonise": AmplitudeNormalisation(), "statistics": "batch"},
     "mean": {"harmonise": AmplitudeNormalisation(band="dc")},
     "mask": {"model": DENSE, "harmonise": AmplitudeNormalisation(band=0.4)},
+    "mean of volumes": {
+        "model": DENSE,
+        "shape": (1, 8, 8, 8),
+        "harmonise": AmplitudeNormalisation(band="dc"),
+        "statistics": "batch",
+    },
     "volume": {
         "model": DENSE,
         "shape": (1, 8, 8, 8),
@@ -81,6 +91,7 @@ CASES = {
 
 
 ALIKE = {("plain", "onnx"), ("plain", "torchscript"), ("mean", "program"), ("mask", "torchscript")}
+ALIKE |= {("mean of volumes", "safetensors")}
 """Left out, because another case has the same layers in that format."""
 
 
@@ -178,6 +189,7 @@ def test_the_run_s_card_and_images(tmp_path, monkeypatch):
     ):
         assert words in page, words
     assert "| east |" not in page
+    assert "intervals over images. Of which patients they are is not known" in page
     (proto,) = onnx.load(done.file).metadata_props
     card = json.loads(proto.value)
     assert card["test"] == {"west": run.results["test"]["west"]}
@@ -189,6 +201,68 @@ def test_the_run_s_card_and_images(tmp_path, monkeypatch):
     images = [tmp_path / f"{number}.png" for number in range(3)]
     one, other = (counterpoint.predict(m, images) for m in (tmp_path / "run", whole.file))
     assert one.equals(other)
+
+
+def test_a_folder_by_the_name_of_a_data_set_has_its_own_terms(tmp_path, monkeypatch):
+    monkeypatch.setattr(counterpoint.api, "draw_figures", lambda result: None)
+    data = table_of_spots(tmp_path)
+    table = pd.read_csv(data).assign(group=lambda t: t.index)
+    (data.parent / "retina").mkdir()
+    for kind in ("image", "mask"):
+        table[kind] = [f"../{name}" for name in table[kind]]
+    table.to_csv(data.parent / "retina" / "labels.csv", index=False)
+    folder = data.parent / "retina" / "labels.csv"
+    counterpoint.run("fedavg", str(folder), out=tmp_path / "run", settings=SMALL | {"rounds": 1})
+    monkeypatch.setattr("counterpoint.exporting.card.Result.results", property(as_if_of_retina))
+    page = counterpoint.export(tmp_path / "run", tmp_path / "all.safetensors").card.read_text()
+    assert "Data `retina`" in page
+    assert "The images have their own terms." in page
+    assert "intervals over patients." in page
+
+
+def as_if_of_retina(result):
+    """A run's results, on data that are called as a data set is."""
+    return json.loads((result.path / "results.json").read_text()) | {"data": "retina"}
+
+
+def test_broken_images_of_the_run_are_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(counterpoint.api, "draw_figures", lambda result: None)
+    data = table_of_spots(tmp_path)
+    run = counterpoint.run(
+        "fedavg", str(data), out=tmp_path / "run", settings=SMALL | {"rounds": 1}
+    )
+    table, site = pd.read_csv(data), next(iter(run.results["test"]))
+    first = table[(table["split"] == "test") & (table["site"] == site)].iloc[0]
+    monkeypatch.setattr(
+        "counterpoint.exporting.compare.read_as_trained",
+        lambda path, chosen: broken(path, chosen, str(first["image"])),
+    )
+    done = counterpoint.export(tmp_path / "run", tmp_path / "all.safetensors")
+    assert done.images == 5
+
+
+def broken(path, chosen, name):
+    """Read an image, unless it is the one of a name."""
+    if path.endswith(f"/{name}"):
+        raise BadImageError("a broken image", "image")
+    return read_as_trained(path, chosen)
+
+
+def test_what_can_t_be_run_or_written_whole_is_not_left(tmp_path, monkeypatch):
+    file = saved(tmp_path / "m.safetensors")
+
+    def fails(*given):
+        raise RuntimeError("no such\n operator")
+
+    kind = FORMATS["torchscript"]
+    with monkeypatch.context() as patched:
+        patched.setitem(FORMATS, "torchscript", replace(kind, load=lambda path: fails))
+        with pytest.raises(StateError, match=r"can't be run \(no such operator\)"):
+            counterpoint.export(file, tmp_path / "m.ts")
+    monkeypatch.setattr("counterpoint.exporting.api.write_text", fails)
+    with pytest.raises(RuntimeError):
+        counterpoint.export(file, tmp_path / "m.ts")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
 def test_what_differs_is_not_left(tmp_path):
@@ -238,7 +312,7 @@ def test_the_command(tmp_path):
     words = ["export", file, "--out", tmp_path / "m.model", "--format", "program"]
     code, out, err = running.ended(running.start(*words, "--images", tmp_path / "a.png"))
     assert (code, err) == (0, "")
-    assert "on 2 real ones" in out
+    assert "on 1 real one" in out
     assert torch.export.load(tmp_path / "m.model") is not None
     code, _, err = running.call(*words)
     assert code == 2

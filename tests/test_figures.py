@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from counterpoint.errors import SettingsError
 from counterpoint.figures import FIGURES, ablation, convergence, retrogress, sites, sweep
@@ -103,6 +105,54 @@ def test_retrogress_shows_the_fall_at_a_merge_and_the_spread_over_seeds(tmp_path
     np.testing.assert_allclose(line["mean"], [0.6, 0.7, 0.7, 0.6, 0.7, 0.7, 0.6])
     np.testing.assert_allclose(line["spread"], 0.2 / 2**0.5)
     assert set(line["runs"]) == {2}
+
+
+def test_lines_run_to_the_right_though_a_site_was_absent_in_a_seeds_first_round(
+    tmp_path: Path,
+) -> None:
+    made(tmp_path, seed=1)
+    first = made(tmp_path, seed=2)
+    scores = pd.read_csv(first / "scores.csv")
+    there = scores[(scores["site"] != "A") | (scores["round"] != 1) | (scores["split"] == "test")]
+    there.to_csv(first / "scores.csv", index=False)
+    one = tmp_path / "fedavg--1"
+    scores = pd.read_csv(one / "scores.csv")
+    there = scores[(scores["site"] != "A") | (scores["round"] != 0) | (scores["split"] == "test")]
+    there.to_csv(one / "scores.csv", index=False)
+    table = retrogress.numbers(gather([tmp_path]))
+    line = table[table["site"] == "A"]
+    assert line["communications"].tolist() == [0, 0.5, 0.95, 1, 1.5, 1.95, 2]
+    assert line["runs"].tolist() == [1, 1, 1, 1, 2, 2, 2]
+    words = [text.get_text() for text in retrogress.draw(table).legends[0].get_texts()]
+    assert "means: of the runs that were there" in words
+
+
+def test_a_sweeps_line_runs_to_the_right_whatever_order_the_runs_came_in() -> None:
+    rows = [
+        ("macro_f1", "data.train_limit", x, "", "mean over sites", 0.1 * n, 0.0, 1)
+        for n, x in enumerate([10, 2, 3, "smallest"])
+    ]
+    columns = ["metric", "setting", "x", "line", "of", "mean", "spread", "runs"]
+    figure = sweep.draw(pd.DataFrame(rows, columns=columns))
+    (container,) = figure.axes[0].containers
+    assert list(container[0].get_xdata()) == [0, 1, 2, 3]  # type: ignore[index]
+    heights = np.asarray(container[0].get_ydata(), dtype=float)  # type: ignore[index]
+    np.testing.assert_allclose(heights, [10, 20, 0, 30])
+
+
+@pytest.mark.parametrize("names", ["site {}", "St. Elisabeth University Hospital {}, Department"])
+def test_a_legend_of_many_sites_lies_below_the_panel(names: str) -> None:
+    rows = [
+        ("fedavg", "macro_f1", "site", names.format(n), n / 40, np.nan, 1) for n in range(40)
+    ] + [("fedavg", "macro_f1", "mean", "mean over sites", 0.5, np.nan, 1)]
+    columns = ["name", "metric", "of", "site", "mean", "spread", "runs"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that there is no room for what is drawn
+        figure = sites.draw(pd.DataFrame(rows, columns=columns))
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    (axes,) = figure.axes
+    assert axes.get_window_extent().height > 20
+    assert figure.legends[0].get_window_extent().y1 <= axes.get_window_extent().y0
 
 
 def test_of_many_sites_retrogress_draws_the_mean_and_the_middle(tmp_path: Path) -> None:

@@ -407,6 +407,20 @@ def test_a_nifti_mask_lies_where_its_image_does(codes, light, tmp_path):
     assert b"Marker" not in mask.header.binaryblock
 
 
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_answers_are_of_the_kind_and_shape_of_their_nifti_file(kind, light, tmp_path):
+    """Also of a flat one: its classes are a fourth axis, and no slices."""
+    kind(half((24, 16)), np.diag([1, 2, 3, 1])).to_filename(tmp_path / "a.nii")
+    row = counterpoint.predict(
+        light, tmp_path / "a.nii", out=tmp_path / "out", probabilities=True
+    ).iloc[0]
+    mask = nibabel.load(tmp_path / "out" / row["mask"])
+    (shares,) = (tmp_path / "out" / "probabilities").glob("*.nii*")
+    assert type(mask) is kind
+    assert mask.shape == (24, 16)
+    assert nibabel.load(shares).shape == (24, 16, 1, 2)
+
+
 def test_masks_of_dicom(light, tmp_path):
     values = np.stack([half((20, 30)).astype(np.uint16)] * 4)
     values[0] = 0  # the lowest slice is dark

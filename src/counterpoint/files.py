@@ -108,6 +108,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SettingsError(f"{path} exists already and is left as it is; choose another --out")
+    if path.absolute() == Path.cwd():
+        raise SettingsError("--out is this very folder, which can't be made anew; name another")
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.mkdir(parents=True)

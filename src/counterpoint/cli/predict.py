@@ -97,7 +97,11 @@ def export(
             f"the run computed in another precision; float32 differs by up to {done.precision:.1e} "
             "from its own numbers"
         )
-    real = "" if done.real is None else f", {done.real:.1e} on {done.images} real ones"
+    real = (
+        ""
+        if done.real is None
+        else f", {done.real:.1e} on {done.images} real one{'s' * (done.images > 1)}"
+    )
     give(
         escape(
             f"{done.file} is written, its card is {done.card}\n"

@@ -68,9 +68,11 @@ def like_nifti(path: str, values: npt.NDArray[Any]) -> Any:
     loaded = _load(path, "image")
     stored = io_orientation(loaded.affine)
     turned = apply_orientation(values, ornt_transform(_AXIAL, stored))
-    large = isinstance(loaded, nibabel.Nifti2Pair)
+    large = isinstance(loaded.header, nibabel.Nifti2Header)
     make: Any = nibabel.Nifti2Image if large else nibabel.Nifti1Image
-    made = make(turned.reshape(*loaded.shape[:3], *values.shape[3:]), loaded.affine)
+    # of a flat image the third axis is there again where classes are the fourth
+    space = _shape(loaded) if values.ndim > 3 else loaded.shape[:3]
+    made = make(turned.reshape(*space, *values.shape[3:]), loaded.affine)
     made.set_qform(*loaded.get_qform(coded=True))
     made.set_sform(*loaded.get_sform(coded=True))
     made.header.set_xyzt_units(*loaded.header.get_xyzt_units())

@@ -108,10 +108,15 @@ def export(
         run = kind.load(aside)
         on_random = max(difference(chosen, run, one) for one in random)
         on_real = None if real is None else difference(chosen, run, real)
-        count = 0 if real is None else len(real)
+        count = 0 if real is None else len(np.unique(real, axis=0))
         done = Exported(out, page_file, on_random, on_real, count, precision)
-        write_text(page_file, page(chosen, card, kind, done))
+        aside.unlink()
         write_bytes(out, data)
+        try:
+            write_text(page_file, page(chosen, card, kind, done))
+        except BaseException:
+            out.unlink()  # it is not left without its card
+            raise
     finally:
         with suppress(OSError):  # as where its folder can't be made
             aside.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from counterpoint.data import datasets
 from counterpoint.data.downloads import DOWNLOADS
 from counterpoint.errors import CounterpointError
 from counterpoint.exporting.format import Card, Format
@@ -14,6 +15,7 @@ from counterpoint.prediction.chosen import Chosen
 from counterpoint.predictor import INPUT_RANGE
 from counterpoint.report.words import heading, number
 from counterpoint.results import Result
+from counterpoint.settings import read_file
 
 if TYPE_CHECKING:
     from counterpoint.exporting.api import Exported
@@ -46,9 +48,17 @@ def full_card(chosen: Chosen) -> Card:
     training["data"] = Path(str(training["data"])).name
     training["sites"] = [name for name in results["test"] if name != results["holdout"]]
     training["leaks"] = any("leaks" in note for note in results["data_notes"])
+    training["patients"] = not any("no known patient" in note for note in results["data_notes"])
+    training["licence"] = _licence(chosen.run)
     scores = {name: results["test"][name] for name in shown}
     intervals = {name: results["intervals"][name] for name in shown}
     return card | {"training": training, "test": scores, "intervals": intervals}
+
+
+def _licence(run: Path) -> str | None:
+    """Of the images of a data set with a name; a folder may be called the same."""
+    name = read_file(run / "settings.yaml").get("data", {}).get("name")
+    return DOWNLOADS[name].licence if name in DOWNLOADS and name in datasets() else None
 
 
 def preprocessing(chosen: Chosen) -> str:
@@ -137,11 +147,9 @@ def _training(card: Card) -> str:
     training = card.get("training")
     if training is None:
         return "## Training\n\nThe run is not at hand: data, sites and scores are not known here."
-    of = training["data"]
+    of, own = training["data"], training["licence"]
     licence = (
-        f"The images are under this licence: {DOWNLOADS[of].licence}."
-        if of in DOWNLOADS
-        else "The images have their own terms."
+        f"The images are under this licence: {own}." if own else "The images have their own terms."
     )
     held = f" The site {training['holdout']} did not train." if training["holdout"] else ""
     leak = (
@@ -173,9 +181,15 @@ def _scores(card: Card) -> str:
         rows.append(" | ".join([site, *cells]))
     lines = [head, "|".join(["---"] * (len(metrics) + 1)), *rows]
     table = "\n".join(f"| {line} |" for line in lines)
+    drawn = (
+        "patients"
+        if card["training"]["patients"]
+        else "images. Of which patients they are is not known, at least not of all: images of one "
+        "may be in training and test, so that scores may be too good and intervals too narrow"
+    )
     return (
         "## Scores\n\nOn test images that were looked at once, with 95 % bootstrap intervals over "
-        f"patients.\n\n{table}"
+        f"{drawn}.\n\n{table}"
     )
 
 
@@ -206,7 +220,7 @@ def _limits(chosen: Chosen, card: Card) -> str:
 def _check(chosen: Chosen, kind: Format, done: "Exported") -> str:
     said = [f"{done.random:.1e} on random images"]
     if done.real is not None:
-        said.append(f"{done.real:.1e} on {done.images} real ones")
+        said.append(f"{done.real:.1e} on {done.images} real one{'s' * (done.images > 1)}")
     text = (
         f"## Check\n\nThis `{kind.name}` file was compared with the model that it was made of: the "
         f"largest difference of a probability was {' and '.join(said)}."

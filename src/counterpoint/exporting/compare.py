@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,13 @@ def difference(chosen: Chosen, run: Run, images: Images) -> float:
     """Largest difference of a probability; StateError if it, or that of a logit, is too large."""
     with torch.no_grad():
         logits = chosen.predictor(torch.from_numpy(images)).float()
-    found = run(images)
+    try:
+        found = run(images)
+    except Exception as error:  # a runtime's own, of any kind
+        reason = " ".join(str(error).split())[:300]
+        raise StateError(
+            f"the exported file can't be run ({reason}), so it was not kept; try another format"
+        ) from error
     far = [
         float(np.abs(one - wanted.numpy()).max())
         for one, wanted in zip(found, (logits, logits.softmax(1)), strict=True)
@@ -54,7 +59,7 @@ def probabilities_in(precision: torch.dtype, chosen: Chosen, images: Images) -> 
     return found
 
 
-def given_images(images: Place | Iterable[Place], chosen: Chosen) -> Images:
+def given_images(images: Place | Iterable[Place], chosen: Chosen) -> Images | None:
     """The first of the images that were given to compare on."""
     files = find_images([images] if isinstance(images, str | os.PathLike) else images)
     try:
@@ -71,17 +76,24 @@ def images_of_run(chosen: Chosen) -> Images | None:
         federation = read_data(from_dict(read_file(chosen.run / "settings.yaml")))
         own = [one for one in federation.sites if one.name == chosen.card.get("site")]
         table = (own or federation.sites)[0].table
-        return _first(table.loc[table["split"] == "test", "image"].drop_duplicates(), chosen)
-    except (CounterpointError, BadImageError):
+        files = table.loc[table["split"] == "test", "image"].drop_duplicates()
+        return _first(files, chosen, skip_bad=True)
+    except CounterpointError:
         return None
 
 
-def _first(files: Iterable[str], chosen: Chosen) -> Images:
-    """Some images of files, (n, C, *space) in 0..1, at least two."""
+def _first(files: Iterable[str], chosen: Chosen, skip_bad: bool = False) -> Images | None:
+    """Some images of files, (n, C, *space) in 0..1, at least two; None if all were skipped."""
     found: list[npt.NDArray[Any]] = []
-    for path in islice(files, _FEW):
-        found += list(read_as_trained(path, chosen))
+    for path in files:
+        try:
+            found += list(read_as_trained(path, chosen))
+        except (BadImageError, DataError):
+            if not skip_bad:
+                raise
         if len(found) >= _FEW:
             break
+    if not found:
+        return None
     images = np.stack((found * 2)[: max(2, min(_FEW, len(found)))])
     return images.astype(np.float32) / np.float32(65535)

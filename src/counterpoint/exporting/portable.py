@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from counterpoint.errors import StateError
 from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.predictor import Predictor
-from counterpoint.spectrum import normalise_mean
 
 ROUNDING = 1e-6
 """Amplitudes below this are what rounding leaves of a frequency that an image does not have."""
@@ -57,8 +56,11 @@ class FixedMean(nn.Module):
         self.register_buffer("amplitude", layer.amplitude.clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, ...) of the same mean."""
-        return normalise_mean(images, self.amplitude)
+        """Images (N, C, ...) of the same mean, by operations that do not depend on their layout."""
+        total = images.flatten(2).sum(2)
+        sign = torch.where(total < 0, -1.0, 1.0)
+        shift = (sign * self.amplitude - total) / math.prod(images.shape[2:])
+        return images + shift.reshape(*shift.shape, *[1] * (images.dim() - 2))
 
 
 class FixedAmplitude(nn.Module):

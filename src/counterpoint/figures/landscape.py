@@ -19,6 +19,8 @@ from counterpoint.landscape.numbers import GLOBAL
 from counterpoint.landscape.numbers import numbers as numbers
 
 STEPS, COLOURS = 14, "cividis"
+BESIDE = 4
+"""Sites beside one another."""
 STAR: dict[str, Any] = {
     "marker": "*",
     "color": colour(2),
@@ -70,7 +72,7 @@ def _lines(numbers: pd.DataFrame) -> Figure:
             axes.fill_between(
                 of.index, of["min"], of["max"], color=look_of["color"], alpha=0.15, linewidth=0
             )
-        axes.set_title(plain(site))
+        axes.set_title(plain(site, 24))
         axes.set_ylim(*_clipped(here["loss"]))
         axes.set_xlabel("step (filter lengths)")
     every[0].set_ylabel("loss")
@@ -80,32 +82,45 @@ def _lines(numbers: pd.DataFrame) -> Figure:
 
 def _clipped(losses: "pd.Series[float]") -> tuple[float, float]:
     """Ends of an axis of losses, which may explode far away."""
+    losses = losses[np.isfinite(losses)]
+    if losses.empty:
+        return 0.0, 1.0
     low, usual = float(losses.min()), float(losses.quantile(0.9))
     room = max(usual - low, 1e-6)
     return low - 0.08 * room, usual + 0.3 * room
 
 
 def _contours(numbers: pd.DataFrame, plane: bool) -> Figure:
+    """Blocks of up to four sites, a column each, with a row a method."""
     sites, names = (list(dict.fromkeys(numbers[of])) for of in ("site", "name"))
-    side = min(PAGE / len(sites), 2.4)
-    figure = Figure(
-        figsize=(max(side * len(sites) + 0.6, 3.0), side * len(names) + 1.2), layout="constrained"
-    )
-    grid = figure.subplots(len(names), len(sites), squeeze=False, sharex=True, sharey=True)
-    for column, site in enumerate(sites):
-        here = numbers[numbers["site"] == site]
+    columns = min(len(sites), BESIDE)
+    blocks = -(-len(sites) // columns)
+    side = min(PAGE / columns, 2.4)
+    high = blocks * (side * len(names) + 0.9) + 0.3
+    figure = Figure(figsize=(max(side * columns + 0.6, 3.0), high), layout="constrained")
+    grid = figure.subplots(
+        blocks * len(names), columns, squeeze=False, sharex=True, sharey=True
+    ).reshape(blocks, len(names), columns)
+    for number in range(blocks * columns):
+        block, column = divmod(number, columns)
+        if number >= len(sites):
+            for left_over in grid[block, :, column]:
+                left_over.remove()
+            continue
+        here = numbers[numbers["site"] == sites[number]]
         levels = levels_of(here["loss"])
         norm = LogNorm(levels[0], levels[-1])
-        for row, name in enumerate(names):
-            axes = grid[row, column]
+        for axes, name in zip(grid[block, :, column], names, strict=True):
             _contour(axes, here[here["name"] == name], levels, norm)
-            axes.set_title(plain(site) if row == 0 else "")
             axes.set_ylabel(plain(name, 18) if column == 0 else "")
             axes.set_aspect("equal")
-        grid[-1, column].set_xlabel("distance of the weights" if plane else "step (filter lengths)")
+        grid[block, 0, column].set_title(plain(sites[number], int(side * 12)))
+        lowest = grid[block, -1, column]
+        lowest.set_xlabel("distance of the weights" if plane else "step (filter lengths)")
+        lowest.tick_params(labelbottom=True)
         figure.colorbar(
             ScalarMappable(norm, COLOURS),
-            ax=list(grid[:, column]),
+            ax=list(grid[block, :, column]),
             location="bottom",
             extend="max",
             label="loss",
@@ -124,6 +139,8 @@ def levels_of(losses: "pd.Series[float]") -> "np.ndarray[Any, np.dtype[np.float6
     array([  1., 100.])
     """
     finite = losses[np.isfinite(losses) & (losses > 0)]
+    if finite.empty:
+        finite = pd.Series([1.0])
     low, high = float(finite.min()), float(finite.quantile(0.9))
     return np.geomspace(low, max(high, low * 1.01), STEPS)
 

@@ -19,7 +19,11 @@ from counterpoint.runs import Run, over_seeds, score_of
 
 
 def numbers(runs: Sequence[Run], metric: str | None = None) -> pd.DataFrame:
-    """Validation score at each moment: a row a name, site, model and point of the line."""
+    """Validation score at each moment: a row a name, site, model and point of the line.
+
+    A site that is absent in a round has no point there in that run, so that a point may be the mean
+    of fewer ``runs``.
+    """
     score = score_of(runs, metric)
     lines = [
         curve(rows).assign(name=run.name, metric=score, value=lambda r: r[score])
@@ -27,7 +31,11 @@ def numbers(runs: Sequence[Run], metric: str | None = None) -> pd.DataFrame:
         for rows in [_validation(run.result.scores)]
     ]
     keys = ["name", "site", "model", "communications", "moment", "metric"]
-    return over_seeds(pd.concat(lines), keys)
+    table = over_seeds(pd.concat(lines), keys)
+    # one run may have a round that an earlier one lacks; lines stay in the order they came in
+    line = table.groupby(keys[:3], sort=False).ngroup()
+    order = table.assign(line=line).sort_values(["line", "communications"], kind="stable").index
+    return table.loc[order].reset_index(drop=True)
 
 
 def _validation(scores: pd.DataFrame) -> pd.DataFrame:
@@ -73,6 +81,8 @@ def over_sites(numbers: pd.DataFrame) -> pd.DataFrame:
     drawn = grouped.mean().reset_index()
     drawn["low"], drawn["high"] = grouped.quantile(0.1).values, grouped.quantile(0.9).values
     count = numbers["site"].nunique()
+    drawn = drawn.sort_values(["name", "model", "communications"], kind="stable")
+    drawn["runs"] = numbers["runs"].max() if "runs" in numbers else 1
     return drawn.assign(site=f"mean of {count} sites; band: the middle 80 %")
 
 
@@ -104,7 +114,10 @@ def draw(numbers: pd.DataFrame) -> Figure:
         _panel(axes, numbers[numbers["name"] == name], sites, scale_of(metric))
         axes.set_title(plain(name, 40))
         axes.set_xlabel("communications" if number + 3 >= len(names) else "")
-    figure.supylabel(f"validation {axis_name(metric)}", fontsize=8)
+    if len(names) > 3:
+        figure.supylabel(f"validation {axis_name(metric)}", fontsize=8)
+    else:  # in the middle of the panels, however tall the legend is
+        every[0].set_ylabel(f"validation {axis_name(metric)}")
     handles = [Line2D([], [], color=pen(i)["color"], label=plain(s)) for i, s in enumerate(sites)]
     if numbers["model"].nunique() > 1:
         kinds: dict[Dash, str] = {"-": "model that the site uses", ":": "model in the exchange"}
@@ -112,6 +125,8 @@ def draw(numbers: pd.DataFrame) -> Figure:
     handles.append(
         Line2D([], [], color="0.3", marker="o", linestyle="", label="just after a merge")
     )
+    if numbers.groupby("name")["runs"].nunique().max() > 1:
+        handles.append(Line2D([], [], linestyle="", label="means: of the runs that were there"))
     legend(figure, handles)
     return figure
 

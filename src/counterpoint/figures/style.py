@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 
 from counterpoint.report.words import heading
 
+ROOM = 0.6
+"""Inches below the panels: for their axis and a short legend."""
+
 COLUMN, PAGE = 3.5, 7.2
 """Widths in inches: one column, and both columns of a printed page."""
 
@@ -131,7 +134,7 @@ def panels(
     columns: int,
     width: float = PAGE,
     height: float = 1.9,
-    room: float = 0.6,
+    room: float = ROOM,
     **shared: Any,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels, in rows of up to ``columns``; ``height`` is that of a row.
@@ -153,7 +156,7 @@ def panels(
 def legend(figure: Figure, handles: Iterable[Any]) -> None:
     """One legend for all panels, below them, in as many columns as its words leave room for.
 
-    What several panels have in common is named once.
+    What several panels have in common is named once. The figure grows by what the legend needs.
     """
     named: dict[str, Any] = {}
     for handle in handles:
@@ -164,6 +167,8 @@ def legend(figure: Figure, handles: Iterable[Any]) -> None:
     size = font_manager.FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
     room = int(figure.get_figwidth() * 119 / size)  # characters, about
     columns = max(1, min(len(named), room // (longest + 7)))
+    lines = math.ceil(len(named) / columns) * max(label.count("\n") + 1 for label in named)
+    figure.set_figheight(figure.get_figheight() + max(0.0, lines * size * 1.55 / 72 - ROOM / 2))
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
 
 

@@ -154,6 +154,7 @@ def _by_size(value: Any) -> tuple[bool, Any]:
 
 def _line(axes: Axes, rows: pd.DataFrame, values: list[Any], scale: float, number: int) -> None:
     even = scale_for(values) == "even"
+    rows = rows.iloc[np.argsort([values.index(x) for x in rows["x"]])]  # the line runs to the right
     axes.errorbar(
         [values.index(x) if even else x for x in rows["x"]],
         scale * rows["mean"],
