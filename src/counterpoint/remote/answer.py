@@ -166,7 +166,7 @@ def read_test(reply: Message, site: str, plan: Plan) -> tuple[dict[str, object],
         or not good_row(row | places, site, plan.task)
         or row["split"] != "test"
         or row["model"] not in plan.settings.method.local.roles
-        or not good_intervals(intervals)
+        or not good_intervals(intervals, plan.task)
     ):
         raise PayloadError("its scores are not as they should be")
     return row, intervals
@@ -179,7 +179,7 @@ def good_row(row: Any, site: str, task: Task) -> TypeGuard[dict[str, Any]]:
     """
     if not isinstance(row, dict) or row.get("site") != site:
         return False
-    numbers, words = {*task.metrics, *LOSSES}, {*SCORES} - {"round", "epoch"}
+    numbers, words = {*task.metrics, *LOSSES}, {*SCORES} - {"round", "epoch", "site"}
     return (
         row.keys() <= {*SCORES, *numbers}
         and row.keys() >= {"round", "epoch", "moment", "model", "split", task.score, "loss"}
@@ -193,14 +193,17 @@ def good_row(row: Any, site: str, task: Task) -> TypeGuard[dict[str, Any]]:
     )
 
 
-def good_intervals(intervals: Any) -> bool:
+def good_intervals(intervals: Any, task: Task) -> bool:
     """Whether these are intervals: by the name of a score, two numbers, or None for what is NaN."""
-    return isinstance(intervals, dict) and all(
-        is_word(name)
-        and isinstance(ends, list)
-        and len(ends) == 2
-        and all(end is None or is_number(end) for end in ends)
-        for name, ends in intervals.items()
+    return (
+        isinstance(intervals, dict)
+        and intervals.keys() <= {*task.metrics, *LOSSES}
+        and all(
+            isinstance(ends, list)
+            and len(ends) == 2
+            and all(end is None or is_number(end) for end in ends)
+            for ends in intervals.values()
+        )
     )
 
 
