@@ -190,7 +190,7 @@ def test_other_data_are_not_paired(copied):
     file.write_text(json.dumps(values | {"data_fingerprint": "another"}))
     found = find(study_in(copied))
     assert found.differences[0].seeds == (1,)
-    assert any(note.startswith("WARNING: with seed 2 the entries did not") for note in found.notes)
+    assert any(note.startswith("WARNING: with seed 2 the entries are not") for note in found.notes)
 
 
 def test_what_is_missing_is_said(copied):

@@ -144,6 +144,10 @@ def test_what_is_wrong_at_the_site_is_named(kits):
     assert wrong(kit) == {*others, "packages", "own certificate", "device"}
     replace(own, "device: abacus", "policy: {max_rounds: 1}")
     assert "allows 1 rounds" in found(kit)["settings file"].found
+    replace(own, "{max_rounds: 1}", "{privacy: records}")
+    assert "asks for privacy 'records'" in found(kit)["settings file"].found
+    replace(own, "{privacy: records}", "{encrypted: true}")
+    assert "only encrypted" in found(kit)["settings file"].found
     replace(known, "scalloped", "jagged")
     assert "jagged" in found(kit)["data"].found
     replace(own, "policy", "polcy")

@@ -14,18 +14,20 @@ from counterpoint import run
 from counterpoint.api import prepare
 from counterpoint.data import write_phantom
 from counterpoint.errors import PayloadError, SettingsError, StateError
-from counterpoint.files import read_tensors
+from counterpoint.files import read_tensors, write_bytes
 from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.afar import conduct_afar
+from counterpoint.remote.answer import good_intervals
 from counterpoint.remote.audit import read_record
 from counterpoint.remote.policy import Policy
 from counterpoint.remote.rehearsal import Rehearsal, plan_of, rehearse
 from counterpoint.remote.server_file import read_server_file
 from counterpoint.server import WeightedMean
+from counterpoint.tasks import make_task
 from tests.lies import of_another_site, spoilt, without_one
 from tests.running import SHORT, TINY
 
-SIX = ["prrfl", "harmofl", "fedavg", "fedbn", "scaffold", "moon"]
+SEVEN = ["prrfl", "harmofl", "fedavg", "fedbn", "scaffold", "moon", "local"]
 SETTINGS = SHORT | TINY | {"rounds": 2}
 
 
@@ -132,7 +134,7 @@ def assert_equal(engine, reference):
     pd.testing.assert_frame_equal(pd.concat(cases, ignore_index=True), together)
 
 
-@pytest.mark.parametrize("method", SIX)
+@pytest.mark.parametrize("method", SEVEN)
 def test_equals_the_run_on_one_machine(small, tmp_path, quick, method):
     reference = tmp_path / "reference"
     run(method, str(small), out=reference, settings=SETTINGS)
@@ -353,6 +355,7 @@ def test_a_message_that_was_changed_is_refused():
         (("name",), "../../elsewhere"),
         (("name",), "audit.csv"),
         (("settings", "schedule", "model_options"), {"pretrained": True}),
+        (("settings", "schedule", "model"), "monai.networks.nets:EfficientNetBN"),
         (("settings", "schedule", "model_options"), {"weights": "http://localhost/intranet"}),
         (("settings", "schedule", "model_options"), {"deep": [{"file_name": "x"}]}),
     ],
@@ -683,6 +686,74 @@ def test_with_noise_a_round_is_answered_once(small, tmp_path, quick):
     (desk.folder.state / "register.json").write_text("{")
     other = Message("visit", first.says | {"x": 4}, first.tensors)
     assert "is damaged or missing" in desk.answer(other).says["reason"]
+
+
+def test_options_of_networks_that_fetch_nothing_are_taken(small, tmp_path):
+    values = Loopback(tmp_path, "fedavg", small, model="slim-vgg16").plan.as_dict()
+    for model, options in {
+        "EfficientNetBN": {"model_name": "efficientnet-b0", "pretrained": False},
+        "SwinUNETR": {"dropout_path_rate": 0.1, "use_checkpoint": True},
+        "UNet": {"act": ["prelu", {"init": 0.2}], "norm": "batch", "strides": [2, 2]},
+    }.items():
+        values["settings"]["schedule"]["model"] = f"monai.networks.nets:{model}"
+        values["settings"]["schedule"]["model_options"] = options
+        Plan.from_dict(values)
+
+
+def test_an_answer_that_could_not_be_kept_is_worked_again(small, tmp_path, quick, monkeypatch):
+    """With noise, too: it has never left."""
+    engine = Loopback(tmp_path, "fedavg", small, **NOISED)
+    full = []
+
+    def write(path, data):
+        if path.name.startswith("answer") and "west" in str(path) and not full:
+            full.append(path)
+            raise StateError("the disk is full")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr("counterpoint.remote.desk.write_bytes", write)
+    with pytest.raises(StateError, match="1 of 2 sites"):
+        engine.run()
+    engine.desks.clear()
+    engine.run()
+    assert full
+    assert len(engine.desk("west").trained) == 2
+
+
+def test_rounds_before_an_upgrade_count(engine):
+    """Their number alone was kept then."""
+    engine.run()
+    desk = engine.desk("west")
+    file = desk.folder.state / "register.json"
+    register = json.loads(file.read_text())
+    file.write_text(json.dumps(register | {"worked": len(register.pop("trained"))}))
+    assert desk.trained == [1, 2, 3]
+
+
+def test_a_damaged_secret_marks_nothing(engine):
+    (engine.desk("west").folder.path.parent / "secret").write_bytes(b"")
+    assert engine.desk("west").answer(Message("hello")).kind == "refused"
+
+
+def test_two_kits_with_one_secret_have_the_same_mark(small, tmp_path, quick):
+    marks = []
+    for kit in ("one", "other"):
+        desk = Loopback(tmp_path / kit, "fedavg", small).desk("west")
+        desk.secret = tmp_path / "secret"
+        marks.append(desk.answer(Message("hello")).says["data"])
+    assert marks[0] == marks[1]
+
+
+def test_a_site_and_a_class_by_any_name_are_read(small, tmp_path, quick):
+    """A wide space is no printable character to Python."""
+    data = shutil.copytree(small, tmp_path / "data")
+    (data / "west").rename(data / "東京\u3000病院")
+    engine = Loopback(tmp_path, "fedavg", data)
+    engine.run()
+    assert not warnings(engine)
+    task = make_task("segmentation", ("back", "脳\u3000腫", "瘍"))
+    assert good_intervals({"dice_脳\u3000腫": [0.1, None]}, task)
+    assert not good_intervals({"of_another": [0.1, None]}, task)
 
 
 def test_an_order_for_another_place_is_refused(engine):

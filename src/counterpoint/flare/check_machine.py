@@ -11,12 +11,13 @@ from counterpoint.first import new_predictor
 from counterpoint.flare.kit import PACKAGES, versions
 from counterpoint.flare.provision import KEY
 from counterpoint.flare.startup_kit import Kit, WrongError
+from counterpoint.remote.policy import PolicyError
 
-TIMES_A_NETWORK = 20
+TIMES_A_NETWORK = 21
 """What a site keeps of a run, in networks: two states with deputies and optimiser, two means, two
-candidates, the last answer, and room to write each aside."""
-TIMES_MORE_IF_ENCRYPTED = 28
-"""Two means, the last answer and one written aside are eight times as large."""
+candidates, the last two answers, and room to write each aside."""
+TIMES_MORE_IF_ENCRYPTED = 35
+"""Two means, the last two answers and one written aside are eight times as large."""
 
 
 def packages(kit: Kit) -> str:
@@ -56,6 +57,15 @@ def settings(kit: Kit) -> str:
             f"the policy allows {own} rounds, and the plan has {rounds}",
             "change max_rounds, or tell the administrator",
         )
+    try:
+        kit.own.policy.check_privacy(kit.plan.settings.method.privacy)
+        if kit.own.policy.encrypted and not kit.plan.settings.encrypt:
+            raise PolicyError("the site's policy lets payloads leave only encrypted")
+    except PolicyError as error:
+        raise WrongError(
+            f"{error}, and the plan does otherwise",
+            "change the policy, or tell the administrator",
+        ) from error
     return f"{kit.plan.settings.method.name}, {rounds} rounds, data: {kit.own.data}"
 
 

@@ -60,6 +60,7 @@ class Site(Executor):  # type: ignore[misc]
                 policy=own.policy,
                 device=own.device,
                 key=own.key,
+                secret=own.secret,
                 report=lambda event: self.tell(fl_ctx, event),
                 server=server_of(Path(workspace.get_site_config_dir()).parent),
             )

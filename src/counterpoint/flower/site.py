@@ -135,6 +135,7 @@ class Site:
             policy=self.own.policy,
             device=self.own.device,
             key=self.own.key,
+            secret=self.own.secret,
             report=tell,
             server=self.server,
         )

@@ -84,19 +84,21 @@ class Afar:
         replies = self.ask({site: Message("hello") for site in sites}, when, enough)
         if self.plan.settings.encrypt:
             require_one_key({site: str(reply.says.get("key")) for site, reply in replies.items()})
-        self.require(self._note(replies, when), when, enough)
+        silent = self._note(replies)
+        for site, why in silent.items():
+            self.leave_out(site, when, why)
+        self.require(len(replies) - len(silent), when, enough)
 
-    def _note(self, replies: Mapping[str, Message], when: str) -> int:
-        """Note what sites say of their data; give how many have said it."""
-        told = 0
+    def _note(self, replies: Mapping[str, Message]) -> dict[str, str]:
+        """Note what sites say of their data; give those that do not say it, and what is wrong."""
+        silent = {}
         for site, reply in replies.items():
             try:
                 self.known[site] = read_hello(reply)
-                told += 1
             except PayloadError as error:
-                self.leave_out(site, when, str(error))
+                silent[site] = str(error)
         write_text(self._hellos, json.dumps(self.known, indent=1, sort_keys=True))
-        return told
+        return silent
 
     def about_data(self) -> Mapping[str, object]:
         """Each site's number of training images, and the data's fingerprint, as far as known."""
@@ -115,7 +117,7 @@ class Afar:
         replies = self.ask(order_messages(orders, last), when, enough=0)
         # those that were not there at the start: what a site weighs is what it has said before
         if strangers := [site for site in replies if site not in self.known]:
-            self._note(self.send({site: Message("hello") for site in strangers}), when)
+            self._note(self.send({site: Message("hello") for site in strangers}))
         usual = most_common(reply.tensors for reply in replies.values())
         answers = []
         for order in orders:

@@ -1,8 +1,8 @@
 """A site's end of the line: every message of the server comes here, every answer leaves here.
 
 What a site keeps is in its own folder for the run: its state and candidate models, the mean, its
-last answer, its test cases and its model. Of files, only names and checksums leave; of errors, only
-sentences that can hold nothing of a patient, a path or an image.
+last two answers, its test cases and its model. Of files, only names and marks leave; of errors,
+only sentences that can hold nothing of a patient, a path or an image.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Desk:
         policy: what may leave.
         device: to compute on; the plan's where left out.
         key: file with the encryption key of all sites, for runs that encrypt.
+        secret: file with what marks of the site's data are made with; made where it is not there.
         report: is told of every score, and of errors in full; nothing of it leaves.
         server: by which name the record calls it.
     """
@@ -78,6 +80,7 @@ class Desk:
     policy: Policy = field(default_factory=Policy)
     device: str | None = None
     key: Path | None = None
+    secret: Path | None = None
     report: Report = lambda event: None
     server: str = "server"
 
@@ -145,15 +148,18 @@ class Desk:
         return lock
 
     @cached_property
-    def secret(self) -> bytes:
+    def marker(self) -> bytes:
         """What the marks of the site's data are made with, so that nobody else can make them."""
-        file = self.storage / SECRET
+        file = self.secret or self.storage / SECRET
         with suppress(FileExistsError):
             write_secret(file, os.urandom(32))
         try:
-            return file.read_bytes()
+            found = file.read_bytes()
         except OSError as error:
             raise StateError(f"{file} can't be read: {error}") from error
+        if len(found) != 32:
+            raise StateError(f"{file} is damaged: remove it, and a new one is made")
+        return found
 
     def answer(self, message: Message) -> Message:
         """Answer a message: with what is asked, or with a refusal that says why."""
@@ -197,7 +203,7 @@ class Desk:
         A plain checksum would show a server that has a guess at the data whether it is right.
         """
         data, fingerprint = self.data
-        mark = hmac.new(self.secret, fingerprint.encode(), "sha256").hexdigest()
+        mark = hmac.new(self.marker, fingerprint.encode(), "sha256").hexdigest()
         says = {"site": self.site, "images": data.images, "data": mark}
         return Message("hello", says | ({"key": mark_of(self.lock.key)} if self.lock else {}))
 
@@ -206,11 +212,10 @@ class Desk:
         order = read_order(message)
         if (order.site, order.number) != (self.site, self.number):
             raise PayloadError(f"this is an order for site {order.number}, '{order.site}'")
-        rounds = self.plan.settings.method.schedule.rounds
-        if not 1 <= order.round <= rounds + 1:
+        if not 1 <= order.round <= self.last:
             raise PayloadError(f"the run has no round {order.round}")
         trained = self.trained
-        if order.round <= rounds:
+        if order.round < self.last:
             self.policy.check_round(len(trained) + 1)
             if self.noised:
                 self.policy.check_again(order.round, trained)
@@ -234,13 +239,20 @@ class Desk:
             visit.payload,
         )
         self.policy.check(reply)
+        # in this order: what is kept and not noted has not left, and is worked again
+        self.keep_answer(message, reply)
         self.remember(order, answer, trained)
-        return self.keep_answer(message, reply)
+        return reply
 
     @property
     def number(self) -> int:
         """The site's place in the order of the sites."""
         return list(self.plan.sites.values()).index(self.site)
+
+    @property
+    def last(self) -> int:
+        """The round after the plan's rounds, in which nothing is sent."""
+        return self.plan.settings.method.schedule.rounds + 1
 
     @property
     def noised(self) -> bool:
@@ -250,7 +262,8 @@ class Desk:
     @property
     def trained(self) -> list[int]:
         """The rounds that the site has trained in so far."""
-        return [int(round) for round in self.register.get("trained", [])]
+        known = self.register  # versions before only had their number
+        return [int(one) for one in known.get("trained", range(1, known.get("worked", 0) + 1))]
 
     def test(self, message: Message) -> Message:
         """Score the test images with the chosen model, and leave model and cases at the site."""
@@ -296,8 +309,9 @@ class Desk:
         if message.sha256 == order.mean.sha256:
             write_bytes(place / order.mean.file, message.data)
             return
-        for kept in reversed(self.known("means")):
-            data = to_bytes(kept.read(place) | message.tensors)
+        before = (kept.read(place) for kept in reversed(self.known("means")))
+        for earlier in chain([Payload()], before):  # nothing, where a method sends nothing
+            data = to_bytes(earlier | message.tensors)
             if hashlib.sha256(data).hexdigest() == order.mean.sha256:
                 write_bytes(place / order.mean.file, data)
                 return
@@ -371,14 +385,16 @@ class Desk:
             if file.name not in needed:
                 file.unlink(missing_ok=True)
 
-    def keep_answer(self, message: Message, reply: Message) -> Message:
+    def keep_answer(self, message: Message, reply: Message) -> None:
         """Keep the answer to a visit, so that the same message gets it again.
 
         That of the round before is kept beside it: a server may have to go back by one.
         """
         head = f"{identity(message)}\n{reply.text}\n".encode()
-        write_quickly(self.answer_file(message), head, reply.data)
-        return reply
+        if self.noised:  # it can't be made again
+            write_bytes(self.answer_file(message), head + reply.data)
+        else:
+            write_quickly(self.answer_file(message), head, reply.data)
 
     def answer_file(self, message: Message) -> Path:
         """Where the answer to a visit is kept."""
@@ -388,6 +404,8 @@ class Desk:
         """The answer that was given to this very message, if it is of the last two rounds."""
         if message.kind != "visit":
             return None
+        if self.noised and message.says.get("round") not in (*self.trained, self.last):
+            return None  # it never left
         try:
             with open(self.answer_file(message), "rb") as file:
                 if file.readline().decode().strip() == identity(message):

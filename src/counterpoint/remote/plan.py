@@ -1,5 +1,6 @@
 """What all parties of a run know before it starts; it travels with the job, and is no secret."""
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -188,6 +189,9 @@ def _require_network(name: str, options: Mapping[str, Any], imports: tuple[str, 
         found = find_model(name)
         if not (isinstance(found, type) and issubclass(found, nn.Module)):
             raise SettingsError(f"'{attribute}' is no network of MONAI")
+        fetches = inspect.signature(found).parameters.get("pretrained")
+        if fetches and fetches.default is True:
+            options = {"pretrained": True, **options}
     else:
         _require_allowed(name, set(MODELS), imports)
     for option, value in options.items():
@@ -198,11 +202,12 @@ def _require_harmless(option: str, value: Any) -> None:
     """Refuse an option of a network by which it could read a file or fetch something.
 
     >>> _require_harmless("norm", ["batch", {"affine": True}])
+    >>> _require_harmless("pretrained", False)
     >>> _require_harmless("weights", "http://example.org/weights.pt")
     Traceback (most recent call last):
     counterpoint.errors.SettingsError: the run's model option 'weights' could have a site read a \
-file or fetch something; where you trust it, allow the network by `imports` in the site's settings \
-file
+file or fetch something: leave it out or make it false, or, where the site trusts it, allow the \
+network by `imports` in its settings file
     """
     if isinstance(value, list | tuple):
         for one in value:
@@ -210,13 +215,14 @@ file
     elif isinstance(value, Mapping):
         for name, one in value.items():
             _require_harmless(f"{option}.{name}", one)
-    elif (isinstance(value, str) and not re.fullmatch(r"[\w-]*", value)) or re.search(
-        "pretrained|download|url|path|file|cache", option, re.IGNORECASE
-    ):
-        raise SettingsError(
-            f"the run's model option '{option}' could have a site read a file or fetch something; "
-            "where you trust it, allow the network by `imports` in the site's settings file"
-        )
+    elif value is True or isinstance(value, str):
+        speaks_of_files = re.search("pretrained|download|url|path|file|cache", option, re.I)
+        if speaks_of_files or not re.fullmatch(r"[\w-]*", str(value)):
+            raise SettingsError(
+                f"the run's model option '{option}' could have a site read a file or fetch "
+                "something: leave it out or make it false, or, where the site trusts it, allow the "
+                "network by `imports` in its settings file"
+            )
 
 
 def _require_allowed(name: str, known: set[str], imports: tuple[str, ...]) -> None:

@@ -67,6 +67,7 @@ class SiteFile:
         device: to compute on; the run's where left out.
         threads: of PyTorch; the run's where left out.
         key: file with the encryption key of all sites, for runs that encrypt.
+        secret: file with what marks of the data are made with; in ``storage`` where left out.
         imports: beginnings of names (``my_package.``) that a run may import here.
         policy: what may leave.
     """
@@ -82,6 +83,7 @@ class SiteFile:
     device: str | None = None
     threads: int | None = None
     key: Path | None = None
+    secret: Path | None = None
     imports: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy)
 
@@ -107,12 +109,14 @@ def read_site_file(path: Path) -> SiteFile:
         own = SiteFile(**values)
         # what is not said in full is told from the kit's folder, in whose `local` this file is
         place = path.absolute().parent.parent
-        key = None if own.key is None else place / own.key
+        key, secret = (None if one is None else place / one for one in (own.key, own.secret))
         data, root = (
             str(place / one) if one and (place / one).exists() else one
             for one in (own.data, own.root)
         )
-        return replace(own, storage=place / own.storage, key=key, data=data, root=root)
+        return replace(
+            own, storage=place / own.storage, key=key, secret=secret, data=data, root=root
+        )
     except UNREADABLE as error:
         raise SettingsError(f"{path} can't be read: {what_is_wrong(error)}") from error
     except (ValidationError, TypeError) as error:

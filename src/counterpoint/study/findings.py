@@ -240,8 +240,8 @@ def about_seeds(runs: Sequence[Finished]) -> list[str]:
     for seed, found in prints.items():
         if len(found) > 1:
             notes.append(
-                f"WARNING: with seed {seed} the entries did not have the same images, labels and "
-                "split; such runs are not paired"
+                f"WARNING: with seed {seed} the entries are not known to have had the same images, "
+                "labels and split; such runs are not paired"
             )
     for label in dict.fromkeys(run.label for run in runs):
         own = sorted(run.seed for run in runs if run.label == label)
