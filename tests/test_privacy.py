@@ -456,11 +456,14 @@ def test_numbers_that_follow_from_the_images_do_not_pass_the_noise_by(tmp_path: 
 
 
 @pytest.mark.usefixtures("quick", "opacus")
-def test_how_many_images_were_drawn_stays_at_the_site(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "models"), [("fedavg", 1), ("ditto", 2)])
+def test_how_many_images_were_drawn_stays_at_the_site(
+    method: str, models: int, tmp_path: Path
+) -> None:
     settings = SHORT | TINY | {"privacy": "records", "statistics": "group"}
-    results = run("fedavg", "phantom", out=tmp_path / "run", settings=settings).results
+    results = run(method, "phantom", out=tmp_path / "run", settings=settings).results
     images = sum(results["training_images"].values())
-    assert results["images_with_gradient"] == images * SHORT["rounds"] * SHORT["local_epochs"]
+    assert results["images_with_gradient"] == images * SHORT["rounds"] * models
 
 
 # What does not go together.

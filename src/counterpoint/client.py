@@ -159,7 +159,7 @@ class Client:
                     yield row
                 visit.gradients = training.gradients
                 if training.noised:  # how many were drawn by chance is the site's own
-                    visit.gradients = data.images * epochs
+                    visit.gradients = data.images * epochs * len(training.steps)
                 if last:
                     visit.candidate, visit.common = self.predictor(), False
                 else:
