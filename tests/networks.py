@@ -28,12 +28,12 @@ class Tiny(nn.Module):
 class NoNorm(nn.Module):
     """Without any normalisation, and with dropout."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=4),
             nn.ReLU(),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
             nn.Linear(32, num_classes),

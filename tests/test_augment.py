@@ -2,12 +2,26 @@
 
 import math
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional as F
 
-from counterpoint.data.augment import AUGMENTATIONS, brightness, gaussian_blur, median_blur, noise
+from counterpoint.data.augment import (
+    AUGMENTATIONS,
+    blur_or_noise,
+    brightness,
+    gaussian_blur,
+    median_blur,
+    noise,
+    prrfl,
+    shift_scale_rotate,
+)
+from counterpoint.data.batches import batches
+from counterpoint.data.site import Part
 
 
 @settings(max_examples=50, deadline=None)
@@ -45,6 +59,81 @@ def test_noise_has_the_variance_that_is_asked_for() -> None:
     added = noise(grey, torch.Generator().manual_seed(0), low=16.0, high=16.0) - grey
     assert abs(added.std().item() * 255 - 4) < 0.1
     assert abs(added.mean().item()) < 1e-3
+
+
+def test_of_ten_images_three_stay_and_the_others_are_blurred_or_noisy_alike() -> None:
+    images = torch.rand(600, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    before = images.clone()
+    found = blur_or_noise(images, torch.Generator().manual_seed(0), p=0.7)
+    assert torch.equal(images, before)
+    known = [images, median_blur(images), gaussian_blur(images, 1.1)]
+    same = [torch.isclose(found, one, atol=1e-5).flatten(1).all(1) for one in known]
+    same.append(~torch.stack(same).any(0))  # noise
+    shares = [one.float().mean().item() for one in same]
+    assert shares == pytest.approx([0.3, 0.7 / 3, 0.7 / 3, 0.7 / 3], abs=0.06)
+
+
+def moved(image: Tensor, shift: float = 0.0, scale: float = 0.0, degrees: float = 0.0) -> Tensor:
+    """300 draws of a move of an image (S, S)."""
+    images, generator = image.expand(300, 1, *image.shape), torch.Generator().manual_seed(0)
+    return shift_scale_rotate(images, None, generator, shift, scale, degrees, p=1.0)[0][:, 0]
+
+
+def test_images_move_both_ways_and_each_axis_by_itself() -> None:
+    """A point, by up to a tenth of 40 pixels."""
+    image, places = torch.zeros(40, 40), torch.arange(40.0)
+    image[20, 20] = 1
+    found = moved(image, shift=0.1)
+    ways = [(found.sum(axis) @ places / found.sum((1, 2)) - 20).numpy() for axis in (1, 2)]
+    for way in ways:
+        assert [way.min(), way.max()] == pytest.approx([-4, 4], abs=0.2)
+    assert abs(np.corrcoef(*ways)[0, 1]) < 0.2
+
+
+def test_images_grow_and_shrink() -> None:
+    """A disc with a radius of 10 pixels, by up to a tenth."""
+    places = torch.arange(41.0) - 20
+    disc = ((places[:, None] ** 2 + places**2) < 100).float()
+    zoom = (moved(disc, scale=0.1).sum((1, 2)) / disc.sum()).sqrt()
+    assert [zoom.min().item(), zoom.max().item()] == pytest.approx([0.9, 1.1], abs=0.02)
+
+
+def test_images_turn_both_ways_by_degrees() -> None:
+    """A bar, by up to 15; its angle follows from the second moments."""
+    bar, places = torch.zeros(41, 41), torch.arange(41.0) - 20
+    bar[20, 5:36] = 1
+    found = moved(bar, degrees=15)
+    xx, xy, yy = (
+        (found * moment).sum((1, 2))
+        for moment in (places**2, places[:, None] * places, places[:, None] ** 2)
+    )
+    angle = torch.rad2deg(torch.atan2(2 * xy, xx - yy) / 2)
+    assert [angle.min().item(), angle.max().item()] == pytest.approx([-15, 15], abs=0.5)
+
+
+def test_prrfl_moves_images_as_far_and_as_often_as_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, float] = {}
+
+    def look(images: Tensor, masks: None, generator: torch.Generator, **how: float) -> object:
+        seen.update(how)
+        return images, masks
+
+    monkeypatch.setattr("counterpoint.data.augment.shift_scale_rotate", look)
+    prrfl(torch.rand(2, 1, 8, 8), None, torch.Generator())
+    assert seen == {"shift": 0.1, "scale": 0.1, "degrees": 15, "p": 0.85}
+
+
+def test_a_batch_without_images_needs_no_augmentation() -> None:
+    """As they come where batches are drawn by chance."""
+    numbers = np.arange(2)
+    part = Part(np.zeros((2, 1, 4, 4), np.uint8), rows=numbers, labels=numbers, cases=numbers)
+    none = [np.zeros(0, np.int64)]
+    (batch,) = batches(
+        [part], 2, torch.device("cpu"), order=torch.Generator(), augment=prrfl, samples=none
+    )
+    assert batch.images.shape == (0, 1, 4, 4)
 
 
 def test_the_same_generator_draws_the_same() -> None:

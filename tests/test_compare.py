@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from counterpoint import api, compare
 from counterpoint.cli.training import takes_settings
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.study import differences, running
-from counterpoint.study.differences import cases_of, score_of
+from counterpoint.study.differences import cases_of, difference, drawn_means, score_of
 from counterpoint.study.entry import parse_entry
 from counterpoint.study.findings import find, study_in
 from counterpoint.study.job import work
@@ -149,6 +150,61 @@ def test_cases_are_known_again_under_another_seed(classified):
     assert (both["group_x"] == both["group_y"]).all()
     (first, *_) = find(classified).differences
     assert len(one) < first.units < first.cases == len(one) + len(other)
+
+
+def patients(dice, site="x"):
+    """The cases of a run at one site: one a patient, who are numbered from 0."""
+    rows = {"site": site, "unit": list(map(str, range(len(dice)))), "dice": dice}
+    return pd.DataFrame(rows)
+
+
+def test_another_seeds_cases_are_others_where_patients_are_not_known():
+    cases = pd.DataFrame({"site": ["x", "x"], "case": [0, 1]})
+    run = SimpleNamespace(sites=["x"], seed=3, result=SimpleNamespace(cases=cases))
+    assert cases_of(run)["unit"].tolist() == ["3:0", "3:1"]
+
+
+def test_cases_of_a_site_that_was_held_out_do_not_count():
+    cases = pd.DataFrame({"site": ["x", "y"], "case": [0, 1], "group": [5, 6]})
+    run = SimpleNamespace(sites=["x"], seed=3, result=SimpleNamespace(cases=cases))
+    assert cases_of(run)["site"].tolist() == ["x"]
+
+
+@pytest.mark.parametrize(("metric", "better"), [("dice", 1), ("hd95", 2)])
+def test_in_how_many_seeds_an_entry_is_better(metric, better):
+    changes = np.array([-3.0, -1.0, 2.0])
+    assert difference("a", "b", metric, changes, (1, 2, 3)).better == better
+
+
+def test_every_site_is_drawn_by_itself():
+    """Means of 0 and 1 are 0, 1/2 or 1; those of 1 and 0 at another site do not undo them."""
+    rows = pd.concat([patients([0, 1], "x"), patients([1, 0], "y")])
+    draws = drawn_means({("a", 1): rows}, "dice")["a", 1]
+    assert sorted(set(draws.tolist())) == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_draws_are_of_the_patients_of_all_runs():
+    """A run that lacks one of two has no score in the quarter of the draws of that one alone."""
+    cases = {("a", 1): patients([0.5]), ("b", 1): patients([0.5, 0.5])}
+    assert np.isnan(drawn_means(cases, "dice")["a", 1]).mean() == pytest.approx(0.25, abs=0.05)
+
+
+def compared(rows, seeds):
+    """Two entries with the same cases in every seed."""
+    cases = {(entry, seed): rows for entry in "ab" for seed in seeds}
+    one = difference("a", "b", "dice", np.zeros(len(seeds)), seeds)
+    return differences.tested(one, cases, drawn_means(cases, "dice"))
+
+
+def test_patients_are_counted_by_site_and_once_for_all_seeds():
+    """Those of two sites that have the same number are two."""
+    found = compared(pd.concat([patients([0.5] * 12, site) for site in "xy"]), (1, 2))
+    assert (found.units, found.cases) == (2 * 12, 2 * 12 * 2)
+
+
+@pytest.mark.parametrize(("count", "few"), [(9, ("x",)), (10, ())])
+def test_fewer_than_ten_patients_are_few(count, few):
+    assert compared(patients([0.5] * count), (1,)).few == few
 
 
 def test_segmentation_is_tested_by_the_same_draws(segmented, monkeypatch):

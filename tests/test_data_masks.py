@@ -1,10 +1,17 @@
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from counterpoint.data import decode, inspect, load
-from counterpoint.data.masks import nearest_neighbour, read_masks, to_classes
+from counterpoint.data.masks import (
+    SHADES,
+    highest_class,
+    nearest_neighbour,
+    read_masks,
+    to_classes,
+)
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.site import IGNORED, Form
 from counterpoint.errors import DataError
@@ -96,6 +103,27 @@ def test_a_palette_of_white_and_black_has_its_colours(save, image):
         assert (read_mask(save(picture, name), "", image, 8, 2) == values).all()
     transparent = Image.fromarray(np.stack([values * 255, values], axis=2), mode="LA")
     assert (read_mask(save(transparent), "", image, 8, 2) == values).all()
+
+
+def test_a_palette_of_colours_counts_by_its_indices_with_two_classes_too(save, image):
+    values = np.eye(8, dtype=np.uint8)
+    picture = Image.fromarray(values, mode="P")
+    picture.putpalette([200, 0, 0, 0, 200, 0])  # red for 0
+    assert (read_mask(save(picture), "", image, 8, 2) == values).all()
+
+
+def test_the_highest_class_of_a_transparent_picture_is_that_of_its_grey(save):
+    values = np.diag([1, 2, 1, 2]).astype(np.uint8)
+    pixels = np.stack([values, np.full((4, 4), 255, np.uint8)], axis=2)
+    assert highest_class(save(Image.fromarray(pixels, mode="LA"))) == 2
+
+
+@pytest.mark.parametrize(("values", "highest"), [([0, 255], SHADES), ([0, 3, 255], 255)])
+def test_a_volume_is_black_and_white_only_if_it_has_nothing_else(values, highest, tmp_path):
+    file = tmp_path / "mask.nii"
+    volume = np.resize(np.array(values, np.uint8), (4, 4, 4))
+    nibabel.Nifti1Image(volume, np.eye(4)).to_filename(file)
+    assert highest_class(str(file)) == highest
 
 
 def test_masks_that_are_refused(save, image):

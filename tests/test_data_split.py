@@ -54,6 +54,13 @@ def test_a_class_with_three_groups_is_in_all_parts(sizes):
         assert abs((parts == part).sum() - share * len(rows)) <= 2 * max(sizes)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_small_groups_fill_what_a_large_one_leaves(seed):
+    groups = ["large"] * 40 + [f"small {n}" for n in range(40)]
+    parts = grouped_split(groups, [0] * 80, ["x"] * 80, {"x": (0.5, 0.25, 0.25)}, seed)
+    assert [(parts == part).sum() for part in ("train", "validation", "test")] == [40, 20, 20]
+
+
 def test_proportions_by_site_and_class():
     rng = np.random.default_rng(0)
     rows = [(str(g), int(rng.choice(3, p=[0.7, 0.2, 0.1])), "xy"[g % 2]) for g in range(900)]
@@ -79,3 +86,4 @@ def test_limit_keeps_every_class_and_proportions():
 
 def test_merging_is_transitive():
     assert merge_groups(["a", "b", "b", "c", "d"], [1, 1, 2, 2, 3]) == ["a", "a", "a", "a", "d"]
+    assert merge_groups(["b", "c", "a", "b"], [1, 1, 2, 2]) == ["a", "a", "a", "a"]

@@ -20,7 +20,7 @@ from counterpoint.data import decode, inspect, load
 from counterpoint.data.dicom import patient_group
 from counterpoint.data.files import content_hashes, sha256
 from counterpoint.data.masks import read_mask, read_masks
-from counterpoint.data.nifti import nifti_geometry, read_nifti
+from counterpoint.data.nifti import like_nifti, nifti_geometry, read_nifti
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.site import IGNORED, Form
 from counterpoint.data.volumes import cut, geometry_of, kind_of, read_images, read_volume
@@ -139,6 +139,24 @@ def test_nifti_that_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"e.nii can't be read"):
         read_nifti(str(tmp_path / "e.nii"))
     assert read_nifti(nifti(tmp_path / "f.nii", np.ones((3, 4, 5, 1))))[0].shape == (5, 4, 3)
+
+
+def test_nothing_but_numbers_is_in_a_mask(tmp_path):
+    """Of an image what is no number becomes the smallest value: a mask would get a class of it."""
+    values = np.ones((3, 3, 3), np.float32)
+    values[0] = np.nan
+    path = nifti(tmp_path / "a.nii", values)
+    assert (read_nifti(path)[0] == 1).all()
+    with pytest.raises(BadImageError, match="no numbers"):
+        read_nifti(path, "mask")
+
+
+def test_an_answer_has_the_unit_of_length_of_its_image(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6)), np.eye(4))
+    image.header.set_xyzt_units("micron")
+    image.to_filename(tmp_path / "a.nii")
+    made = like_nifti(str(tmp_path / "a.nii"), np.zeros((6, 5, 4), np.uint8))
+    assert made.header.get_xyzt_units()[0] == "micron"
 
 
 def test_windows(tmp_path):
@@ -417,6 +435,32 @@ def test_masks_that_lie_elsewhere(tmp_path):
     values = nifti(tmp_path / "d.nii", np.full((4, 5, 6), 1.5))
     with pytest.raises(BadImageError, match=r"a value of 1.5"):
         read_mask(values, "", image, 3)
+
+
+TURN = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("turn", "sides", "thicker", "shift", "apart"),
+    [
+        (np.eye(3), [1, 1, 8], 1, 1, "1 mm"),
+        (TURN, [1, 8, 8], 1, 1, "1 mm"),
+        (np.eye(3), [1, 1, 1], 1.01, 0, "1.99 mm"),
+    ],
+    ids=["flat voxels", "flat voxels that are turned", "thicker slices"],
+)
+def test_a_mask_fits_to_a_quarter_of_a_voxels_shortest_side(
+    turn, sides, thicker, shift, apart, tmp_path
+):
+    """In every corner: of 200 slices that are a hundredth too thick, the last is 1.99 mm away."""
+    image, mask = np.eye(4), np.eye(4)
+    image[:3, :3], mask[:3, :3] = turn * sides, turn * sides * [1, 1, thicker]
+    mask[0, 3] = shift
+    zeros = np.zeros((2, 2, 200), np.uint8)
+    paths = [nifti(tmp_path / name, zeros, a) for name, a in (("i.nii", image), ("m.nii", mask))]
+    assert not read_mask(paths[0], "", paths[0], 2).any()
+    with pytest.raises(BadImageError, match=f"lies {apart} away"):
+        read_mask(paths[1], "", paths[0], 2)
 
 
 def test_a_folder_has_a_content(tmp_path):

@@ -268,7 +268,11 @@ BAD = {
     "a side without end": (lambda one: with_head(one, shape=(math.inf,)), "head can't be read"),
     "a side beyond all": (lambda one: with_head(one, shape=(10**400,)), "head does not fit"),
     "a side below 0": (lambda one: with_head(one, shape=(-2, -3)), "head does not fit"),
+    "other sides": (lambda one: with_head(one, shape=(3, 2)), r"the sites before it as \(2, 3\)"),
     "a weight that is none": (lambda one: with_head(one, weight=math.nan), "head does not fit"),
+    "a weight without end": (lambda one: with_head(one, weight=math.inf), "head does not fit"),
+    "no weight": (lambda one: with_head(one, weight=0.0), "head does not fit"),
+    "more than its head says": (lambda one: torch.cat([one, one[:7]]), "head does not fit"),
 }
 
 

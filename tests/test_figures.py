@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from counterpoint.errors import SettingsError
 from counterpoint.figures import FIGURES, ablation, convergence, retrogress, sites, sweep
 from counterpoint.figures.save import drawn
-from counterpoint.runs import gather
+from counterpoint.runs import gather, predicting
 from counterpoint.settings import as_dict, make_settings
 from tests.running import call
 
@@ -88,12 +88,51 @@ def test_a_run_counts_once(tmp_path: Path) -> None:
         gather([tmp_path / "a", tmp_path / "b"])
 
 
+def test_a_run_that_is_reached_by_a_link_counts_once(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    (tmp_path / "link").symlink_to(path)
+    assert len(gather([path, tmp_path / "link"])) == 1
+
+
+def test_a_run_on_another_number_of_processes_is_no_other_run(tmp_path: Path) -> None:
+    one, other = (made(tmp_path, workers=count) for count in (1, 2))
+    with pytest.raises(SettingsError, match="same settings and seed"):
+        gather([one, other])
+
+
+@pytest.mark.parametrize("setting", ["split_seed", "workers"])
+def test_seeds_may_have_other_splits_and_processes(setting: str, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        made(tmp_path, seed=seed, **{setting: seed})
+    assert {run.name for run in gather([tmp_path])} == {"fedavg"}
+
+
 def test_runs_on_different_data_are_not_drawn_together(tmp_path: Path) -> None:
     made(tmp_path, task="segmentation")
     made(tmp_path, "local")
     with pytest.raises(SettingsError, match=r"data\.task.*--where"):
         gather([tmp_path])
     assert len(gather([tmp_path], {"data.task": "segmentation"})) == 1
+
+
+def test_runs_without_a_site_are_not_drawn_with_those_that_have_it(tmp_path: Path) -> None:
+    paths = [made(tmp_path), made(tmp_path, holdout="north")]
+    with pytest.raises(SettingsError, match=r"data\.holdout \(None, north\)"):
+        gather(paths)
+
+
+@pytest.mark.parametrize("other", [{"model": "deputy"}, {"moment": "finetuned"}])
+def test_scores_of_another_model_and_after_fine_tuning_are_not_drawn(
+    other: dict[str, str], tmp_path: Path
+) -> None:
+    file = made(tmp_path) / "scores.csv"
+    (run,) = gather([tmp_path])
+    wanted, scores = predicting(run), pd.read_csv(file)
+    more = scores[scores["split"] == "validation"].assign(**other)
+    pd.concat([more, scores]).to_csv(file, index=False)
+    (run,) = gather([tmp_path])
+    found = [one.reset_index(drop=True) for one in (predicting(run), wanted)]
+    pd.testing.assert_frame_equal(*found)
 
 
 def test_retrogress_shows_the_fall_at_a_merge_and_the_spread_over_seeds(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from counterpoint import run
 from counterpoint.aggregation import AllWeights, Exchange, Normalised
 from counterpoint.data.batches import Batch, in_parts
 from counterpoint.errors import PayloadError
+from counterpoint.files import read_tensors
 from counterpoint.harmonise import AmplitudeNormalisation
 from counterpoint.local import (
     Alternating,
@@ -28,12 +30,14 @@ from counterpoint.local import (
 from counterpoint.local.adapted import blend_into
 from counterpoint.local.contrastive import contrast
 from counterpoint.local.prototypes import COUNTS, PRESENT, SUMS, aligned, log_pressure
+from counterpoint.local.training import evaluate
 from counterpoint.perturbation import Perturbation
 from counterpoint.predictor import build_predictor
 from counterpoint.server import WeightedMean
 from counterpoint.server_update import AddToControl, NormalisedMean
-from counterpoint.tasks import Classification, make_task
+from counterpoint.tasks import Classification, Scorer, make_task
 from counterpoint.tasks.distillation import squared_difference
+from counterpoint.tasks.losses import balanced
 from tests.points import pull
 from tests.running import SHORT, TINY
 
@@ -177,6 +181,92 @@ def test_a_batch_in_parts_takes_the_same_steps(kind, perturbation) -> None:
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+def test_parts_of_a_batch_count_by_their_images() -> None:
+    """Of five images in parts of 2 and 3, two pull to 0 and three to 10; the learning rate is 1/2.
+
+    Whole: the mean of the points is 6, half of the way is 3. Of the first part both pull to 10 and
+    of the second one does: 2/5 * 10 + 3/5 * 10/3 = 6, where parts that count alike give 20/3.
+    """
+    model = Product(1, 0)
+    y = torch.tensor([1, 1, 0, 0, 1])
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for part in in_parts(5, 3):
+            training.share = (part.stop - part.start) / 5
+            training.complete = part.stop == 5
+            yield torch.ones(len(y[part]), 1), y[part]
+
+    training = Training(
+        models={"model": model},
+        optimizers={"model": torch.optim.SGD([model.head.weight], 0.5)},
+        task=Classification(("a", "b"), partial(pull, points=torch.tensor([[0.0], [10.0]]))),
+        batches=batches,
+        plain_batches=lambda: iter([]),
+    )
+    assert list(Plain().train(training)) == [""]
+    assert model.head.weight.item() == pytest.approx(3)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_in_parts_that_are_not_equal_ends_where_a_whole_one_does(tmp_path: Path) -> None:
+    """Batches of eight come as 2, 3 and 3 images; nothing in the network depends on company."""
+    settings = SHORT | {"model": "tests.networks:NoNorm", "model_options": {"dropout": 0.0}}
+    weights = []
+    for most in (None, 3):
+        chosen = settings | {"rounds": 1, "lr": 0.1, "max_batch": most}
+        out = run("fedavg", "phantom", out=tmp_path / str(most), settings=chosen).path
+        weights.append(read_tensors(out / "models" / "global.safetensors"))
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], atol=1e-5, rtol=0)
+
+
+def test_scoring_leaves_every_model_in_the_mode_that_it_was_in() -> None:
+    models = {"a": nn.Linear(2, 2).eval(), "b": nn.Linear(2, 2).train()}
+    batch = Batch(torch.zeros(2, 2), torch.tensor([0, 1]), torch.arange(2))
+    evaluate(models, [batch], Classification(("a", "b")))
+    assert not models["a"].training
+    assert models["b"].training
+
+
+@pytest.mark.parametrize(
+    ("stage", "personal", "deputy", "following"),
+    [
+        ("recover", 1.0, 0.5, "exchange"),
+        ("recover", 0.0, 0.0, "exchange"),
+        ("exchange", 1.0, 0.75, "sublimate"),
+    ],
+)
+def test_a_stage_begins_at_its_limit(
+    stage: str, personal: float, deputy: float, following: str
+) -> None:
+    update = DeputyTransfer(exchange=0.5, sublimate=0.75)
+    assert update.next_stage(stage, personal, deputy) == following
+
+
+def test_scores_in_passing_are_of_the_last_epoch_and_of_each_image_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two batches of three images; the first of four epochs needs no scores."""
+    models = {role: nn.Linear(2, 2) for role in ("personal", "deputy")}
+    training = Training(
+        models=models,
+        optimizers={r: torch.optim.SGD(m.parameters(), 0.1) for r, m in models.items()},
+        task=Classification(("a", "b")),
+        batches=lambda: iter([(torch.ones(3, 2), torch.tensor([0, 1, 0]))] * 2),
+        plain_batches=lambda: iter([]),
+        epochs=4,
+    )
+    cases = []
+
+    def scores(passed: dict[str, Scorer]) -> dict[str, float]:
+        cases.append({role: scorer.statistics()[0] for role, scorer in passed.items()})
+        return {"personal": 0.5, "deputy": 0.5}
+
+    monkeypatch.setattr(training, "training_scores", scores)
+    list(DeputyTransfer(stage_scores="passing").train(training))
+    assert cases == [{"personal": list(range(6)), "deputy": list(range(6))}] * 3
+
+
 @pytest.mark.parametrize("kind", [DeputyTransfer, PrototypeDeputy])
 def test_stages_in_passing_are_the_exact_ones_where_weights_stand_still(kind) -> None:
     """Scores in passing differ from exact ones only in augmentation and in weights on the move."""
@@ -306,6 +396,23 @@ def test_fednova_takes_layers_with_the_weights_they_started_from() -> None:
     assert kept == {}
     with pytest.raises(PayloadError, match="needs the aggregation 'normalised'"):
         NormalisedMean().update(AllWeights().share(network, exchange), {}, {}, 1.0)
+
+
+def test_fednova_gives_what_is_not_trained_no_direction() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    network.register_buffer("scale", torch.tensor([7.0]))
+    sent = Normalised().share(network, Exchange(start={"weight": torch.ones(1, 1)}, steps=3))
+    assert sent["direction.scale"].item() == 0
+
+
+def test_fednova_without_a_step_goes_nowhere() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    start = {"weight": network.weight.detach().clone()}
+    sent = Normalised().share(network, Exchange(start=start, momentum=0.9))
+    assert {name: tensor.item() for name, tensor in sent.items()} == {
+        "direction.weight": 0,
+        "steps": 1,
+    }
 
 
 def test_common_control_moves_by_the_share_that_took_part() -> None:
@@ -443,6 +550,21 @@ def test_balanced_loss() -> None:
     for label, p in ((0, 0.75), (1, 0.25)):
         loss = fitted.loss(torch.zeros(1, 2), torch.tensor([label]))
         assert loss.item() == pytest.approx(-math.log(p))
+
+
+@pytest.mark.parametrize(("strength", "odds"), [(0.0, 1.0), (0.5, math.sqrt(3)), (1.0, 3.0)])
+def test_balanced_loss_of_any_strength(strength: float, odds: float) -> None:
+    """Of three images of class a and one of b, equal logits say a to b as 3^strength to 1."""
+    task = Classification(("a", "b"), balanced, strength).fitted(np.array([0, 0, 0, 1]))
+    loss = task.loss(torch.zeros(1, 2), torch.tensor([1]))
+    assert loss.item() == pytest.approx(math.log(1 + odds))
+
+
+def test_balanced_loss_of_a_class_that_a_site_lacks_is_finite() -> None:
+    """It counts as one image of a million."""
+    task = Classification(("a", "b", "c"), balanced).fitted(np.array([0, 1, 1]))
+    loss = task.loss(torch.zeros(1, 3), torch.tensor([2]))
+    assert loss.item() == pytest.approx(math.log(1e6 + 1))
 
 
 def test_a_blended_model_keeps_the_amplitude_of_its_images() -> None:

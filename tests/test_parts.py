@@ -168,6 +168,26 @@ def test_harmoniser_is_frozen_by_the_first_mean_and_stays_so() -> None:
     torch.testing.assert_close(copy.train()(x), layers[1].eval()(x))
 
 
+def test_harmoniser_of_a_site_that_was_absent_takes_the_mean_and_keeps_it() -> None:
+    choice = AmplitudeNormalisation()
+    there, absent = (choice.layer((1, 8, 8)).train() for _ in range(2))
+    there(torch.rand(4, 1, 8, 8))
+    mean = choice.share(there)["harmonise.amplitude"]
+    choice.merge(absent, {"harmonise.amplitude": mean})
+    images = torch.rand(4, 1, 8, 8)
+    assert not torch.equal(absent(images), images)
+    assert torch.equal(absent.amplitude, mean)
+
+
+def test_harmoniser_that_has_seen_nothing_shares_nothing_and_goes_on_learning() -> None:
+    choice = AmplitudeNormalisation()
+    layer = choice.layer((1, 8, 8)).train()
+    assert choice.share(layer) == {}
+    choice.merge(layer, {})  # nobody has
+    layer(torch.rand(4, 1, 8, 8))
+    assert choice.share(layer).keys() == {"harmonise.amplitude"}
+
+
 def test_harmoniser_before_its_first_batch_passes_images_and_refuses_other_sizes() -> None:
     layer = AmplitudeLayer((3, 8, 8), "full", momentum=0.1).eval()
     x = torch.rand(1, 3, 8, 8)

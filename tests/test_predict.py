@@ -27,6 +27,7 @@ from counterpoint.predictor import build_predictor, model_card
 from counterpoint.results import Result
 from counterpoint.settings import from_dict, read_file
 from tests import running
+from tests.networks import Dense
 from tests.test_data_volumes import dicom, nifti, series
 
 SMALL = {
@@ -129,12 +130,13 @@ test_rows.__test__ = False
     [
         ("prrfl", {}),
         ("harmofl", {}),
+        ("harmofl", {"batch_size": 4}),
         ("harmofl", {"band": "dc", "statistics": "averaged"}),
         ("fedavg", {"precision": "bfloat16", "statistics": "recalibrated"}),
     ],
 )
 def test_the_run_s_test_images_get_the_run_s_answers(method, settings, spots, tmp_path):
-    run = trained(tmp_path / "run", method, spots, **SMALL, **settings)
+    run = trained(tmp_path / "run", method, spots, **SMALL | settings)
     cases = Result(run).cases
     for site, rows in test_rows(run).items():
         found = counterpoint.predict(run, rows["image"], site=site)
@@ -273,20 +275,36 @@ def test_batches_and_company_do_not_matter(masks, answers):
             assert np.allclose(together[numbers], other[numbers], atol=2e-6)
 
 
+def test_as_many_images_pass_the_network_together_as_is_asked_for(masks, monkeypatch):
+    images, model = test_rows(masks)["west"]["image"][:4], choose_model(masks)
+    sizes, forward = [], Dense.forward
+
+    def look(network, batch):
+        sizes.append(len(batch))
+        return forward(network, batch)
+
+    monkeypatch.setattr(Dense, "forward", look)
+    for size in (None, 2):
+        counterpoint.predict(model, images, batch_size=size)
+    assert sizes == [4, 2, 2]
+
+
 def test_a_model_that_needs_company(spots, tmp_path):
     run = trained(tmp_path / "run", "harmofl", spots, **SMALL)
-    images = test_rows(run)["west"]["image"][:3].tolist()
+    images = test_rows(run)["west"]["image"][:4].tolist()
     with pytest.raises(DataError, match="one image alone can't be; give several"):
         counterpoint.predict(run, images[0], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(SettingsError, match="must be 2 or more"):
         counterpoint.predict(run, images, batch_size=1)
     told = []
-    three = counterpoint.predict(run, images, report=told.append)
+    four = counterpoint.predict(run, images, report=told.append)
     assert "depend on which images are given" in told[0]["note"]
-    assert told[-1] == {"predicted": 3, "of": 3}
+    assert told[-1] == {"predicted": 4, "of": 4}
     two = counterpoint.predict(run, images[:2])
-    assert not np.allclose(three.iloc[:2, 2:], two.iloc[:, 2:], atol=1e-6)
+    assert not np.allclose(four.iloc[:2, 2:], two.iloc[:, 2:], atol=1e-6)
+    by_two = counterpoint.predict(run, images, batch_size=2)
+    assert not np.allclose(four.iloc[:, 2:], by_two.iloc[:, 2:], atol=1e-6)
 
 
 def test_masks_have_the_size_of_the_images(masks, tmp_path):

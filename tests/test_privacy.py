@@ -5,8 +5,10 @@ import os
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.integrate import quad
@@ -19,6 +21,7 @@ from counterpoint.files import read_tensors
 from counterpoint.first import first_weights
 from counterpoint.local import Training
 from counterpoint.privacy import PayloadNoise, RecordNoise
+from counterpoint.privacy.account import account
 from counterpoint.privacy.gaussian import (
     clipped,
     epsilon_of,
@@ -83,6 +86,10 @@ def test_what_leaves_is_a_whole_multiple_of_a_grid_whatever_the_value() -> None:
     grid = 2.0 ** (math.floor(math.log2(0.3)) - 30)
     multiples = noised({"a": values}, 0.3, seeded(1))["a"] / grid
     assert torch.equal(multiples, multiples.round())
+
+
+def test_the_grid_is_so_fine_that_noise_is_never_twice_the_same() -> None:
+    assert len(noised({"a": torch.zeros(1000)}, 1.0, seeded(1))["a"].unique()) == 1000
 
 
 def test_random_numbers_are_of_52_bits_and_never_0_or_1() -> None:
@@ -279,6 +286,55 @@ def test_epsilon_of_records_counts_steps_and_models(tmp_path: Path) -> None:
     assert set(found["prrfl"]["epsilon"].values()) == {
         round(epsilon_of_steps(1 / math.sqrt(2), 0.5, 6, 1e-5), 4)
     }
+
+
+def account_of(method: str, **settings: object) -> dict[str, Any]:
+    """What is told of A, which has 10 images, and B, which has not said; both sent in 2 rounds."""
+    chosen = make_settings(method, "phantom", settings).method
+    rows = [(round, site, "up") for round in (1, 2) for site in "AB"]
+    payloads = pd.DataFrame(rows, columns=["round", "site", "direction"])
+    found = account(chosen, {"A": 10}, {"A": [1, 2], "B": [1, 2]}, payloads)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "stays"),
+    [
+        ("fedavg", {"statistics": "averaged"}, False),
+        ("fedavg", {"statistics": "recalibrated"}, True),
+        ("fedbn", {}, True),
+        ("ditto", {"statistics": "averaged"}, True),
+    ],
+)
+def test_models_that_a_site_keeps_are_not_covered(
+    method: str, settings: dict[str, object], stays: bool
+) -> None:
+    words = "models that a site keeps for itself, should they be handed on"
+    assert (words in account_of(method, privacy="payload", **settings)["not_covered"]) is stays
+
+
+@pytest.mark.usefixtures("opacus")
+def test_a_site_that_did_not_say_how_many_images_it_has_has_no_epsilon() -> None:
+    found = account_of("fedavg", privacy="records", statistics="group")
+    assert found["epsilon"]["A"] > 0
+    assert found["epsilon"]["B"] is None
+    assert "sites that have not said how many images they have: ['B']" in found["not_covered"]
+
+
+@pytest.mark.usefixtures("opacus")
+@pytest.mark.parametrize(("delta", "leaks"), [(0.1, True), (0.09, False)])
+def test_a_delta_of_one_over_the_images_allows_a_leak(delta: float, leaks: bool) -> None:
+    found = account_of("fedavg", privacy="records", statistics="group", delta=delta)
+    words = "a delta of 1/images or more allows an image to leak: ['A']"
+    assert (words in found["not_covered"]) is leaks
+
+
+@pytest.mark.usefixtures("opacus")
+@pytest.mark.parametrize(("method", "bare"), [("fedavg", False), ("ditto", True)])
+def test_personal_models_without_noise_are_named(method: str, bare: bool) -> None:
+    found = account_of(method, privacy="records", statistics="group")
+    assert any("trained without noise" in words for words in found["not_covered"]) is bare
 
 
 # Single images.

@@ -17,7 +17,7 @@ from counterpoint.local.prototypes import aligned
 from counterpoint.resampling import drawn_scores, interval, weighted_auc, weighted_mean
 from counterpoint.tasks import Classification, Segmentation, make_task
 from counterpoint.tasks.distillation import kl_divergence
-from counterpoint.tasks.losses import LOSSES, inside
+from counterpoint.tasks.losses import LOSSES, cross_entropy, inside
 
 THREE = Segmentation(("background", "cup", "disc"))
 TWO = Segmentation(("background", "vessel"))
@@ -274,6 +274,11 @@ def test_ignored_pixels_weigh_nothing_in_the_dice_of_the_foreground():
     torch.testing.assert_close(dice(seen, classes[:, None]), cut)
 
 
+def test_cross_entropy_is_the_mean_over_the_pixels_that_count():
+    target = torch.tensor([[[0, 2], [-1, -1]]])
+    assert cross_entropy(torch.zeros(1, 3, 2, 2), target).item() == pytest.approx(math.log(3))
+
+
 @pytest.mark.parametrize("loss", DENSE)
 def test_a_batch_without_a_pixel_that_counts_teaches_nothing(loss):
     logits = drawn(9, 2, 3, 4, 4).requires_grad_()
@@ -337,6 +342,13 @@ def test_classification_in_batches_of_any_size_and_as_statistics(seed, n, batch)
     times = np.bincount(chosen, minlength=n)[None].astype(float)
     for name, of in statistics.items():
         assert of(times)[0] == pytest.approx(drawn_again[name], abs=1e-6, nan_ok=True)
+
+
+def test_probabilities_of_a_rare_class_are_not_rounded_to_ties():
+    logits = torch.tensor([[20.0, 0.0], [21.0, 0.0]])
+    rows = scored(Classification(("a", "b")), logits, torch.zeros(2).long(), torch.arange(2))
+    found = [row["p_b"] for row in rows.by_case()]
+    assert found == pytest.approx([math.exp(-20), math.exp(-21)], rel=1e-5)
 
 
 def covered(groups, spread, by, times=200):

@@ -47,6 +47,18 @@ def test_layout_of_a_2d_kernel_is_the_released_one() -> None:
     assert torch.equal(weight_to_matrix(weight), weight.permute(1, 2, 3, 0).reshape(15, 28))
 
 
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [((4, 3, 5, 7), torch.channels_last), ((4, 3, 2, 5, 7), torch.channels_last_3d)],
+)
+def test_layout_is_the_same_however_a_kernel_lies_in_memory(
+    shape: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    weight = random(shape, 0)
+    turned = weight.contiguous(memory_format=layout)
+    assert torch.equal(weight_to_matrix(turned), weight_to_matrix(weight))
+
+
 def released_aggregate(weights: list[torch.Tensor], radius: float) -> list[torch.Tensor]:
     """PFA in its textbook form: whole complex transform, centred, band [c-b, c+b), real part."""
     spectra = [np.fft.fftshift(np.fft.fft2(weight_to_matrix(w).double().numpy())) for w in weights]
