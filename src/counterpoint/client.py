@@ -33,7 +33,7 @@ from counterpoint.perturbation import Perturbation
 from counterpoint.predictor import Predictor, Together
 from counterpoint.privacy import PayloadNoise, RecordNoise
 from counterpoint.privacy.gaussian import Source, seeded
-from counterpoint.privacy.payloads import known_to_all, possible, protect, units_of
+from counterpoint.privacy.payloads import known_to_all, protect, units_of, variances_from_zero
 from counterpoint.privacy.records import (
     NOISED,
     Chance,
@@ -134,7 +134,7 @@ class Client:
             TrainingError: if a loss is not finite, naming round, site and epoch.
         """
         visit = Visit(data.name)
-        mean = None if mean is None else possible(mean)
+        mean = None if mean is None else variances_from_zero(mean)
         self.take_up(data, state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "layers", data.name, round))

@@ -59,13 +59,16 @@ def settings(kit: Kit) -> str:
         )
     try:
         kit.own.policy.check_privacy(kit.plan.settings.method.privacy)
-        if kit.own.policy.encrypted and not kit.plan.settings.encrypt:
-            raise PolicyError("the site's policy lets payloads leave only encrypted")
     except PolicyError as error:
         raise WrongError(
             f"{error}, and the plan does otherwise",
             "change the policy, or tell the administrator",
         ) from error
+    if kit.own.policy.encrypted and not kit.plan.settings.encrypt:
+        raise WrongError(
+            "the policy lets payloads leave only encrypted, and the plan does not encrypt",
+            "change the policy, or tell the administrator",
+        )
     return f"{kit.plan.settings.method.name}, {rounds} rounds, data: {kit.own.data}"
 
 

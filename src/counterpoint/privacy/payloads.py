@@ -25,7 +25,7 @@ def protect(
     """Clip and noise a payload's change from ``known`` (zeros where that has no such name).
 
     ``units`` are what each tensor is measured in, 1 where left out. Types and shapes stay.
-    A running variance may come out below 0: see :func:`possible`.
+    A running variance may come out below 0: see :func:`variances_from_zero`.
 
     >>> far = {"w": torch.tensor([4.0, 5.0])}
     >>> protect(far, {"w": torch.ones(2)}, {}, PayloadNoise(clip=1.0, noise=0.0), lambda n: b"")
@@ -38,13 +38,13 @@ def protect(
     return {n: (start[n] + unit[n] * change[n]).to(t.dtype) for n, t in payload.items()}
 
 
-def possible(mean: Payload) -> Payload:
+def variances_from_zero(mean: Payload) -> Payload:
     """A mean of noised payloads, its variances not below 0.
 
     Not at each site before the mean is taken: the noise of the others hides a site from those that
     see means only, and cut off at 0 much of that noise would be gone.
 
-    >>> possible({"statistics.norm.running_var": torch.tensor([-0.5, 2.0])})
+    >>> variances_from_zero({"statistics.norm.running_var": torch.tensor([-0.5, 2.0])})
     {'statistics.norm.running_var': tensor([0., 2.])}
     """
     return {n: t.clamp(min=0) if n.endswith("running_var") else t for n, t in mean.items()}

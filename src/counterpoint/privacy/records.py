@@ -188,8 +188,12 @@ def require_images_apart(network: nn.Module, shape: tuple[int, ...]) -> None:
             f"Opacus can't take this network's gradients image by image ({reason}); take another "
             "--model, or privacy 'payload'"
         ) from error
-    moved = [name for name, buffer in trial.named_buffers() if not buffer.equal(before[name])]
-    if any(buffer.is_floating_point() for name, buffer in before.items() if name in moved):
+    moved = [
+        name
+        for name, buffer in trial.named_buffers()
+        if buffer.is_floating_point() and not buffer.equal(before[name])
+    ]
+    if moved:
         raise SettingsError(
             f"the network's '{moved[0]}' gathers numbers of the images as they pass, which take no "
             "noise; with privacy 'records' take another --model"
