@@ -19,6 +19,7 @@ from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.answer import good_intervals
 from counterpoint.remote.audit import read_record
+from counterpoint.remote.memory import Memory
 from counterpoint.remote.policy import Policy
 from counterpoint.remote.rehearsal import Rehearsal, plan_of, rehearse
 from counterpoint.remote.server_file import read_server_file
@@ -299,8 +300,14 @@ def test_no_whole_state_leaves_the_site_out(engine):
 def test_nothing_of_a_patient_leaves(engine, monkeypatch):
     """Planted in an error: a path with a name. It is in the site's own log, and nowhere else."""
     secret = "/data/patients/jane-doe/scan-17.png"
-    desk = engine.desk("west")
-    monkeypatch.setattr(desk, "take_mean", lambda order, news: Path(secret).read_bytes())
+    take_mean = Memory.take_mean
+
+    def stumble(memory, *asked):
+        return (
+            Path(secret).read_bytes() if "west" in str(memory.place) else take_mean(memory, *asked)
+        )
+
+    monkeypatch.setattr(Memory, "take_mean", stumble)
     engine.run(min_sites=1)
     assert any(secret in warning for warning in warnings(engine))  # the site's own
     assert not any("jane" in text for text in engine.heard)
@@ -403,7 +410,7 @@ def test_a_model_of_the_sites_own_leaves_for_nobody(small, tmp_path, quick):
     results = json.loads((tmp_path / "server" / "results.json").read_text())
     assert results["one_global_model"] is False
     desk = engine.desk("east")
-    for name, sha256 in desk.register["chosen"] + desk.register["candidates"]:
+    for name, sha256 in desk.memory.register["chosen"] + desk.memory.register["candidates"]:
         answer = desk.answer(Message("model", {"candidate": [name, sha256], "model": "any"}))
         assert answer.says["reason"] == "this model is the site's own; it does not leave"
 
@@ -711,13 +718,13 @@ def test_an_answer_that_could_not_be_kept_is_worked_again(small, tmp_path, quick
             raise StateError("the disk is full")
         return write_bytes(path, data)
 
-    monkeypatch.setattr("counterpoint.remote.desk.write_bytes", write)
+    monkeypatch.setattr("counterpoint.remote.memory.write_bytes", write)
     with pytest.raises(StateError, match="1 of 2 sites"):
         engine.run()
     engine.desks.clear()
     engine.run()
     assert full
-    assert len(engine.desk("west").trained) == 2
+    assert len(engine.desk("west").memory.trained) == 2
 
 
 def test_rounds_before_an_upgrade_count(engine):
@@ -727,7 +734,7 @@ def test_rounds_before_an_upgrade_count(engine):
     file = desk.folder.state / "register.json"
     register = json.loads(file.read_text())
     file.write_text(json.dumps(register | {"worked": len(register.pop("trained"))}))
-    assert desk.trained == [1, 2, 3]
+    assert desk.memory.trained == [1, 2, 3]
 
 
 def test_a_damaged_secret_marks_nothing(engine):

@@ -1,8 +1,8 @@
 """A site's end of the line: every message of the server comes here, every answer leaves here.
 
-What a site keeps is in its own folder for the run: its state and candidate models, the mean, its
-last two answers, its test cases and its model. Of files, only names and marks leave; of errors,
-only sentences that can hold nothing of a patient, a path or an image.
+What a site keeps is in its own folder for the run: what it remembers from message to message, its
+test cases and its model. Of files, only names and marks leave; of errors, only sentences that can
+hold nothing of a patient, a path or an image.
 """
 
 import hashlib
@@ -11,15 +11,13 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import filelock
 
-from counterpoint.at_site import Answer, Job, Order, work
+from counterpoint.at_site import Job, work
 from counterpoint.client import Client, ClientData
 from counterpoint.crew import Report, choose_device
 from counterpoint.data.site import SiteData
@@ -34,11 +32,11 @@ from counterpoint.errors import (
     TrainingError,
 )
 from counterpoint.exam import Exam, score_test
-from counterpoint.files import write_bytes, write_quickly, write_secret, write_text
+from counterpoint.files import write_secret, write_text
 from counterpoint.folder import RunFolder
-from counterpoint.kept import Kept
-from counterpoint.payload import Payload, to_bytes
+from counterpoint.payload import Payload
 from counterpoint.remote.audit import lines_of, record
+from counterpoint.remote.memory import Memory
 from counterpoint.remote.message import Message, sha256_of
 from counterpoint.remote.order import read_kept, read_order
 from counterpoint.remote.plan import SECRET, Plan
@@ -177,7 +175,7 @@ class Desk:
                 self.policy.check_privacy(self.plan.settings.method.privacy)
                 if message.kind not in answers:
                     raise PayloadError(f"there is no answer to a message of kind '{message.kind}'")
-                reply = self.once(message) or answers[message.kind](message)
+                reply = self.memory.answered(message) or answers[message.kind](message)
                 self.policy.check(reply)
                 self.note(reply, round, "up")
         except Exception as error:  # whatever it is, it must not leave as it is
@@ -214,14 +212,14 @@ class Desk:
             raise PayloadError(f"this is an order for site {order.number}, '{order.site}'")
         if not 1 <= order.round <= self.last:
             raise PayloadError(f"the run has no round {order.round}")
-        trained = self.trained
+        trained = self.memory.trained
         if order.round < self.last:
             self.policy.check_round(len(trained) + 1)
             if self.noised:
                 self.policy.check_again(order.round, trained)
             trained = [*trained, order.round]
-        self.take_mean(order, message)
-        order = self.with_whole_state(order)
+        self.memory.take_mean(order, message)
+        order = self.memory.with_whole_state(order)
         job = Job(order, self.data[0], self.folder.state, self.lock, afar=True)
         answer = work(self.client, job, self.report)
         visit = answer.visit
@@ -240,8 +238,8 @@ class Desk:
         )
         self.policy.check(reply)
         # in this order: what is kept and not noted has not left, and is worked again
-        self.keep_answer(message, reply)
-        self.remember(order, answer, trained)
+        self.memory.keep_answer(message, reply)
+        self.memory.remember(order, answer, trained)
         return reply
 
     @property
@@ -260,10 +258,10 @@ class Desk:
         return self.plan.settings.method.privacy.kind != "none"
 
     @property
-    def trained(self) -> list[int]:
-        """The rounds that the site has trained in so far."""
-        known = self.register  # versions before only had their number
-        return [int(one) for one in known.get("trained", range(1, known.get("worked", 0) + 1))]
+    def memory(self) -> Memory:
+        """What the site remembers of the run."""
+        counted = self.noised or self.policy.max_rounds is not None
+        return Memory(self.folder.state, self.last, self.noised, counted, self.report)
 
     def test(self, message: Message) -> Message:
         """Score the test images with the chosen model, and leave model and cases at the site."""
@@ -276,12 +274,8 @@ class Desk:
         write_model(
             self.folder.path, plan.settings, plan.task, plan.shape, plan.form, of, model, self.site
         )
-        mark = digest(model) if self.is_common(kept) else None
+        mark = digest(model) if self.memory.is_common(kept) else None
         return Message("test", {"row": row, "intervals": intervals, "model": mark})
-
-    def is_common(self, kept: Kept) -> bool:
-        """Whether a candidate has nothing of the site's own in it."""
-        return list(kept) in self.register.get("common", [])
 
     def model(self, message: Message) -> Message:
         """Give the chosen model, if nothing is in it but what all sites have.
@@ -292,128 +286,9 @@ class Desk:
         if self.plan.settings.encrypt:
             raise PolicyError("the run encrypts what leaves; no model does")
         kept = read_kept(message.says["candidate"], "candidate")
-        if not self.is_common(kept):
+        if not self.memory.is_common(kept):
             raise PolicyError("this model is the site's own; it does not leave")
         return Message("model", {}, kept.read(self.folder.state))
-
-    def take_mean(self, order: Order, message: Message) -> None:
-        """Put the mean of an order on the site's disk: what is new in it over what it had."""
-        if order.mean is None:
-            return
-        place = self.folder.state
-        try:
-            order.mean.read(place)
-            return
-        except StateError:
-            pass  # not there yet
-        if message.sha256 == order.mean.sha256:
-            write_bytes(place / order.mean.file, message.data)
-            return
-        before = (kept.read(place) for kept in reversed(self.known("means")))
-        for earlier in chain([Payload()], before):  # nothing, where a method sends nothing
-            data = to_bytes(earlier | message.tensors)
-            if hashlib.sha256(data).hexdigest() == order.mean.sha256:
-                write_bytes(place / order.mean.file, data)
-                return
-        raise StateError("the mean before this one is missing, and what came does not make it up")
-
-    def with_whole_state(self, order: Order) -> Order:
-        """The order with the newest state that is whole, where the one that it names is not."""
-        if order.state is None:
-            return order
-        for kept in dict.fromkeys((order.state, *reversed(self.known("states")))):
-            file = self.folder.state / kept.file
-            if is_whole(file, kept.sha256):
-                return replace(order, state=kept)
-            self.report({"warning": f"{file} is missing or damaged; the state before it is used"})
-        raise StateError(f"no state of site '{self.site}' is whole in {self.folder.state}")
-
-    @property
-    def register(self) -> dict[str, Any]:
-        """The site's own note of its newest files; empty where there is none that can be read.
-
-        Raises:
-            StateError: if it can't be read and counts what may still leave.
-        """
-        file = self.folder.state / "register.json"
-        try:
-            return dict(json.loads(file.read_text()))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError) as error:
-            if self.noised or self.policy.max_rounds is not None:
-                raise StateError(
-                    f"{file} is damaged, which says in what rounds the site has trained: bring it "
-                    "back from a backup, or take part in a run of another name"
-                ) from error
-            self.report({"warning": f"{file} is damaged and is begun anew: {error}"})
-            return {}
-
-    def known(self, what: str) -> list[Kept]:
-        """The newest files of a kind, the newest last."""
-        return [Kept(*kept) for kept in self.register.get(what, [])]
-
-    def remember(self, order: Order, answer: Answer, trained: list[int]) -> None:
-        """Note the files that may be needed again, and remove all others.
-
-        Of states, the one that the visit began with: should its answer not be taken, it is named
-        in the next order, however many rounds that happens to. Of all else, the two newest.
-
-        Args:
-            order: of the visit.
-            answer: to it.
-            trained: rounds that the site has trained in by now.
-        """
-        newest = {"means": order.mean, "candidates": answer.candidate, "chosen": order.chosen}
-        register: dict[str, Any] = {
-            "states": [one for one in (order.state, answer.state) if one],
-            "trained": trained,
-        }
-        for what, one in newest.items():
-            before = [other for other in self.known(what) if one is None or other.file != one.file]
-            register[what] = [*before, *([one] if one else [])][-2:]
-        common = [tuple(one) for one in self.register.get("common", [])]
-        if answer.candidate and answer.visit.common:
-            common.append(answer.candidate)
-        register["common"] = [
-            one for one in (*register["candidates"], *register["chosen"]) if one in common
-        ]
-        write_text(self.folder.state / "register.json", json.dumps(register))
-        kinds = ("states", *newest)
-        needed = {one.file for kind in kinds for one in register[kind]}
-        for file in self.folder.state.glob("*.safetensors"):
-            if file.name not in needed:
-                file.unlink(missing_ok=True)
-
-    def keep_answer(self, message: Message, reply: Message) -> None:
-        """Keep the answer to a visit, so that the same message gets it again.
-
-        That of the round before is kept beside it: a server may have to go back by one.
-        """
-        head = f"{identity(message)}\n{reply.text}\n".encode()
-        if self.noised:  # it can't be made again
-            write_bytes(self.answer_file(message), head + reply.data)
-        else:
-            write_quickly(self.answer_file(message), head, reply.data)
-
-    def answer_file(self, message: Message) -> Path:
-        """Where the answer to a visit is kept."""
-        return self.folder.state / f"answer-{int(message.says['round']) % 2}"
-
-    def once(self, message: Message) -> Message | None:
-        """The answer that was given to this very message, if it is of the last two rounds."""
-        if message.kind != "visit":
-            return None
-        if self.noised and message.says.get("round") not in (*self.trained, self.last):
-            return None  # it never left
-        try:
-            with open(self.answer_file(message), "rb") as file:
-                if file.readline().decode().strip() == identity(message):
-                    text = file.readline().decode().strip()
-                    return Message.unpacked(text, file.read())
-        except (OSError, ValueError, TypeError, KeyError, PayloadError):
-            pass  # then it is worked again, to the same end
-        return None
 
     def note(self, message: Message, round: int, direction: str) -> None:
         """Write what crosses to the site's own record."""
@@ -435,20 +310,6 @@ def in_words(error: Exception) -> str:
         if isinstance(error, kind):
             return words
     return "something went wrong at the site; its own log says what"
-
-
-def is_whole(file: Path, sha256: str) -> bool:
-    """Whether a file is there and as it was written."""
-    try:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
-
-
-def identity(message: Message) -> str:
-    """SHA-256 (hex) of a message: equal for messages that ask the same."""
-    return hashlib.sha256(message.text.encode()).hexdigest()
 
 
 def digest(model: Payload) -> str:
