@@ -1,5 +1,6 @@
 """What the cache holds is shown, and removed as a whole."""
 
+import errno
 import json
 import os
 import time
@@ -121,3 +122,48 @@ def test_an_empty_cache_and_wrong_words(tmp_path: Path, monkeypatch: pytest.Monk
     code, _, err = call("--clear", "--older-than", "3")
     assert (code, "not both" in err) == (2, True)
     assert call("--older-than", "-1")[0] == 2
+
+
+def test_an_interrupted_removal_leaves_no_folder_that_counts_as_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "phantom-1" / "north").mkdir(parents=True)
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", stop)
+    with pytest.raises(KeyboardInterrupt):
+        remove(tmp_path, entries(tmp_path))
+    assert [entry.kind for entry in entries(tmp_path)] == ["left unfinished"]
+
+
+def test_a_mask_is_removed_before_what_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for name in ("", "-view"):
+        (tmp_path / "masks" / f"{'0' * 64}-8x8-1{name}.png").write_text("a mask")
+    removed, unlink = [], Path.unlink
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path.stem[-4:])
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    remove(tmp_path, entries(tmp_path))
+    assert removed == ["x8-1", "view"]
+
+
+def test_a_file_that_goes_while_it_is_looked_at(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def gone(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "content.json":
+            raise FileNotFoundError(errno.ENOENT, "gone")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    assert "decoded images" in {entry.kind for entry in entries(cache)}

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from counterpoint.data import Federation, Site, decode, load, write_phantom
+from counterpoint.data.bad import remember
 from counterpoint.data.files import content_hashes, sha256
 from counterpoint.data.pixels import BadImageError, is_deep, read_pixels
 from counterpoint.errors import DataError, SettingsError
@@ -279,3 +280,33 @@ def test_remembered_and_broken_lists(tiny):
             file.write_text(text)
         again = decode(load(tiny), 20, skip_bad=True)
         assert len(again[0].sites[0].table) == len(sites[0].labels)
+
+
+def test_a_file_that_changes_between_looking_and_decoding(tiny, tmp_path):
+    """Under the mark of the first content the second would be used for ever."""
+    federation = load(tiny, cache=tmp_path / "cache")
+    image = federation.sites[0].table.loc[0, "image"]
+    Image.new("RGB", (20, 20), (200, 0, 0)).save(image)
+    with pytest.raises(DataError, match="has changed since it was looked at"):
+        decode(federation, 8, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "arrays").glob("*.npy"))[1:]
+    decode(load(tiny, cache=tmp_path / "cache"), 8, tmp_path / "cache")
+
+
+def test_one_site_leaves_its_bad_files_out(tiny, tmp_path):
+    """As at a hospital, where the other sites are elsewhere."""
+    federation = load(tiny, sites=["east"], fewest=1)
+    os.truncate(federation.sites[0].table.loc[0, "image"], 20)
+    federation, _ = decode(load(tiny, sites=["east"], fewest=1), 8, tmp_path, skip_bad=True)
+    assert "left out" in str(federation.notes)
+
+
+def test_what_is_bad_in_one_form_is_not_in_another(tiny, tmp_path):
+    federation = load(tiny)
+    key = federation.sites[0].table.loc[0, "content"]
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    remember(folder, federation.form, {key: ("image", "a broken window in its header")})
+    for form, images in ((federation.form, -1), (replace(federation.form, window=(0, 1)), 0)):
+        used, _ = decode(replace(federation, form=form), 8, tmp_path, skip_bad=True)
+        assert len(used.sites[0].table) - len(federation.sites[0].table) == images

@@ -321,3 +321,31 @@ def test_labels_only_help_to_split(write):
     assert federation.classes == ("background", "foreground")
     for site in federation.sites:
         assert site.table.loc[site.table["split"] == "test", "label"].nunique() == 2
+
+
+@pytest.mark.parametrize(("objects", "kind"), [(20, np.uint8), (60, np.uint8), (60, np.uint16)])
+def test_numbered_objects_are_no_shades(save, image, objects, kind):
+    """Thresholded, the objects with low numbers would become background."""
+    values = np.zeros((64, 64), kind)
+    for number in range(objects):
+        y, x = 8 * (number // 8), 8 * (number % 8)
+        values[y + 1 : y + 7, x + 1 : x + 7] = number + 1
+    big = save(np.zeros((64, 64, 3), np.uint8), "big.png")
+    with pytest.raises(BadImageError, match=f"many values, up to {objects}"):
+        read_mask(save(values), "", big, 64, 2)
+
+
+def test_blurred_edges_are_shades(save):
+    """However thin what they belong to: vessels are mostly edge."""
+    lines = Image.new("L", (256, 256))
+    lines.paste(255, (0, 100, 256, 108))
+    lines.paste(255, (40, 0, 47, 256))
+    small = lines.rotate(17).resize((64, 64), Image.Resampling.BILINEAR)
+    photograph = save(np.zeros((64, 64, 3), np.uint8), "image.png")
+    assert 0.03 < read_mask(save(small), "", photograph, 64, 2).mean() < 0.08
+
+
+def test_a_scaled_volumes_highest_class_is_rounded(tmp_path):
+    volume = nibabel.Nifti1Image(np.full((2, 2, 2), 1.99999, np.float32), np.eye(4))
+    nibabel.save(volume, tmp_path / "mask.nii.gz")
+    assert highest_class(str(tmp_path / "mask.nii.gz")) == 2

@@ -197,9 +197,9 @@ def test_images_that_are_missing(root):
     with pytest.raises(DataError, match=r"the image .*_1.tif can't be read"):
         load("nuclei", root)
     image.write_bytes(whole)
-    mask = root / "TNBC_NucleiSegmentation" / "GT_02" / "02_1.png"
+    mask = root / "TNBC_NucleiSegmentation" / "GT_01" / "01_1.png"
     mask.unlink()
-    with pytest.raises(DataError, match=r"'TNBC': 1 of 6 images or masks are missing.*GT_02"):
+    with pytest.raises(DataError, match=r"'TNBC': 1 of 6 images or masks are missing.*GT_01"):
         load("nuclei", root)
     assert len(by_site(load("nuclei", root, skip_bad=True))["TNBC"]) == 5
 

@@ -97,8 +97,7 @@ def test_one_site_has_masks_and_the_other_none(tmp_path):
     assert set(east.table["mask"]) == {""}
     assert all(Path(mask).is_file() for mask in north.table["mask"])
     Path(north.table.loc[0, "mask"]).unlink()
-    with pytest.raises(DataError, match=r"'north': 1 of 12 .*masks"):
-        load(tmp_path)
+    assert len(load(tmp_path).sites) == 4  # to tell images apart, masks need not be there
 
 
 def test_no_split_makes_one_and_says_so(table, write):
@@ -370,3 +369,76 @@ def test_a_folder_without_sites(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(DataError, match=r"neither a labels.csv nor folders with one"):
         load(tmp_path)
+
+
+def test_a_split_does_not_depend_on_which_sites_files_are_here(table, write, tmp_path):
+    """Two hospitals with one table and patients in common, each with its own images only."""
+    table["patient"] = [f"P{i // 2 + 3 * (site == '2')}" for site in "12" for i in range(12)]
+    path = write(table.drop(columns="split"))
+    parts = []
+    for here, away in (("1", "2"), ("2", "1")):
+        (tmp_path / away).rename(tmp_path / "away")
+        (site,) = load(path, sites=[here], fewest=1).sites
+        parts.append(dict(zip(site.table["group"], site.table["split"], strict=True)))
+        (tmp_path / "away").rename(tmp_path / away)
+    common = parts[0].keys() & parts[1].keys()
+    assert len(common) == 3
+    assert all(parts[0][patient] == parts[1][patient] for patient in common)
+
+
+def test_validation_is_not_made_of_patients_that_train_elsewhere(table, write):
+    second = table["site"] == "2"
+    table.loc[second, "split"] = ["train"] * 10 + ["test"] * 2
+    table.loc[second & (table.index < 18), "patient"] = [f"1{i}" for i in range(6)]
+    site = load(write(table)).sites[1].table
+    assert (site["split"] == "validation").sum() == 2  # one a class
+    assert (site.loc[site["group"].str.startswith("1"), "split"] == "train").all()
+
+
+def test_a_patients_number_may_be_written_as_a_decimal(table, write):
+    table["patient"] = [f"{i // 2}.0" for i in range(12)] + [f"{i // 2}" for i in range(12)]
+    one, two = load(write(table.drop(columns="split"))).sites
+    parts = [dict(zip(s.table["group"], s.table["split"], strict=True)) for s in (one, two)]
+    assert parts[0] == parts[1]
+
+
+def test_a_site_that_only_tests_needs_only_test_images(table, write):
+    table.loc[table["site"] == "2", "split"] = "test"
+    third = rows("3")
+    path = write(pd.concat([table, third], ignore_index=True))
+    federation = load(path, holdout="2", train_limit="smallest")
+    assert federation.holdout is not None
+    assert set(federation.holdout.table["split"]) == {"test"}
+    assert [sum(s.table["split"] == "train") for s in federation.sites] == [8, 8]
+    with pytest.raises(DataError, match="site '2' has too few train images"):
+        load(path)
+    table.loc[table["site"] == "2", "split"] = "train"
+    table["patient"] = [f"{site}-{i}" for site in "12" for i in range(12)]
+    with pytest.raises(DataError, match=r"site '2' has too few test .*at least 1 test"):
+        load(write(pd.concat([table, third], ignore_index=True)), holdout="2")
+
+
+def test_the_smallest_site_is_one_that_trains(table, write):
+    few = rows("3", 12).iloc[[0, 1, 8, 9, 10, 11]]
+    path = write(pd.concat([table, few], ignore_index=True))
+    federation = load(path, holdout="3", train_limit="smallest")
+    assert [sum(s.table["split"] == "train") for s in federation.sites] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text + text.splitlines()[0] + "\n", "line 26: the first line once more"),
+        (lambda text: text.replace("1/3.png", "1/\0.png"), "line 5, is no text"),
+    ],
+)
+def test_lines_that_are_no_rows(table, write, change, words):
+    path = write(table)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(DataError, match=words):
+        load(path)
+
+
+def test_an_umlaut_is_one_sign_or_two(table, write):
+    table["site"] = ["Z\u00fcrich", "Zu\u0308rich"] * 6 + ["2"] * 12
+    assert [site.name for site in load(write(table)).sites] == ["Z\u00fcrich", "2"]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ import time
 import zipfile
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +27,7 @@ from counterpoint.data.dataset import Request
 from counterpoint.data.downloads import DOWNLOADS, File
 from counterpoint.data.fetch import fetch, licence_of
 from counterpoint.data.sets import datasets
-from counterpoint.data.unpack import is_archive, unpack
+from counterpoint.data.unpack import ArchiveError, is_archive, unpack
 from counterpoint.errors import CounterpointError, DataError, SettingsError
 
 NOISE = os.urandom(300_000)  # does not get smaller in an archive
@@ -558,3 +560,58 @@ def test_a_folder_that_can_not_be_written(server, hrf, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CounterpointError, match=r"file/root.* can't be written"):
         get(server, tmp_path / "file" / "root")
+
+
+def test_every_damaged_byte_of_a_tar_is_found(tmp_path):
+    """Its end and its checksum are looked at, too."""
+    images = {f"images/{n}": random.Random(n).randbytes(2000) for n in range(12)}
+    whole = gzip.compress(tarred(images), mtime=0)
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(whole)
+    unpack(path, tmp_path / "whole")
+    assert len(tree(tmp_path / "whole")) == 12
+    for place in range(40, len(whole), len(whole) // 40):
+        damaged = bytearray(whole)
+        damaged[place] ^= 8
+        path.write_bytes(damaged)
+        with pytest.raises(ArchiveError, match="is damaged"):
+            unpack(path, tmp_path / f"at {place}")
+
+
+def test_a_tar_that_stops_at_a_damaged_header(tmp_path):
+    path = tmp_path / "set.tar"
+    plain = bytearray(tarred({"a": b"1" * 600, "b": b"2" * 600}))
+    plain[1536 + 3] ^= 1  # in the second member's header
+    path.write_bytes(plain)
+    with pytest.raises(ArchiveError, match="header is damaged"):
+        unpack(path, tmp_path / "a")
+    path.write_bytes(tarred({"a": b"1" * 600})[:1536])
+    with pytest.raises(ArchiveError, match="header is damaged or missing"):
+        unpack(path, tmp_path / "b")
+
+
+def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path, monkeypatch):
+    path = tmp_path / "set.zip"
+    path.write_bytes(zipped({"a": b"1" * 4000}))
+    monkeypatch.setattr("counterpoint.data.unpack.disk_usage", lambda of: SimpleNamespace(free=10))
+    with pytest.raises(DataError, match=r"unpacks to 0\.0 GB, and 0\.0 GB are free"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_unpacking_leaves_only_the_download(server, hrf, tmp_path, monkeypatch):
+    def full(path, folder, *args, **options):
+        (folder / "images").mkdir(parents=True)
+        raise DataError("the disk is full")
+
+    monkeypatch.setattr("counterpoint.data.fetch.unpack", full)
+    with pytest.raises(DataError, match="full"):
+        get(server, tmp_path)
+    left = [path.name for path in (tmp_path / ".fetching" / "hrf").iterdir()]
+    assert left
+    assert not {"archive", "unpacked"} & {*left}
+
+
+def test_a_password_is_not_noted(tmp_path):
+    with pytest.raises(SettingsError, match=r"of mirror.org has a name or password .*netrc"):
+        fetch("hrf", tmp_path, accept=True, base="https://jane:secret@mirror.org/sets")

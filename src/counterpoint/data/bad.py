@@ -1,8 +1,9 @@
 """Files that can't be decoded: which rows they are, what is said of them, and remembering them."""
 
+import hashlib
 import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from counterpoint.data.files import written_whole
 from counterpoint.data.rules import check_sites
-from counterpoint.data.site import Federation, Site
+from counterpoint.data.site import Federation, Form, Site
 
 Bad = dict[str, tuple[str, str]]
 """What is wrong with the rows of a key: the column of the file that is meant, and why."""
@@ -69,25 +70,29 @@ def without(federation: Federation, bad: Bad) -> Federation:
         good = [fault is None for fault in _faults(site.table, federation, bad)]
         everyone.append(Site(site.name, site.table[good].reset_index(drop=True)))
     notes = [*federation.notes, *left_out]
-    found = check_sites(everyone, federation.classes, federation.task)
-    notes += [note for note in found if note not in notes]
     held = everyone.pop() if federation.holdout else None
+    found = check_sites(everyone, held, federation.classes, federation.task, fewest=1)
+    notes += [note for note in found if note not in notes]
     return replace(federation, sites=tuple(everyone), holdout=held, notes=tuple(notes))
 
 
-def _bad_index(folder: Path) -> Path:
-    """Return the list of bad contents; its name has the versions of those who can't read them."""
+def _bad_index(folder: Path, form: Form) -> Path:
+    """Return the list of bad contents; its name has the versions of those who can't read them.
+
+    And the form: a window in a file's header that can't be used does not matter beside another.
+    """
     found = []
     for reader in ("pillow", "nibabel", "pydicom", "python-gdcm", "imagecodecs"):
         with suppress(PackageNotFoundError):
             found.append(version(reader))
-    return folder / f"unreadable-{FORMAT}-{'-'.join(found)}.json"
+    mark = hashlib.sha256(json.dumps(asdict(form)).encode()).hexdigest()[:8]
+    return folder / f"unreadable-{FORMAT}-{'-'.join(found)}-{mark}.json"
 
 
-def remembered(folder: Path) -> Bad:
+def remembered(folder: Path, form: Form) -> Bad:
     """Return what was found to be bad before: without it every start would decode in vain."""
     try:
-        found = json.loads(_bad_index(folder).read_text(encoding="utf-8"))
+        found = json.loads(_bad_index(folder, form).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(found, dict):
@@ -96,7 +101,7 @@ def remembered(folder: Path) -> Bad:
     return {key: (str(fault[0]), str(fault[1])) for key, fault in whole.items() if len(fault) == 2}
 
 
-def remember(folder: Path, bad: Bad) -> None:
+def remember(folder: Path, form: Form, bad: Bad) -> None:
     """Add to what is known to be bad; raises DataError if the folder can't be written."""
-    with written_whole(_bad_index(folder)) as temporary:
-        temporary.write_text(json.dumps(remembered(folder) | bad), encoding="utf-8")
+    with written_whole(_bad_index(folder, form)) as temporary:
+        temporary.write_text(json.dumps(remembered(folder, form) | bad), encoding="utf-8")

@@ -3,11 +3,12 @@
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from counterpoint.data.files import unwritable
+from counterpoint.data.files import part_of, unwritable
 
 KINDS = {
     "decoded images": r"arrays/([0-9a-f]{64})(\.counts)?\.npy",
@@ -48,7 +49,10 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def _entry(kind: str, paths: list[Path]) -> Entry:
-    stats = [file.stat() for path in paths for file in _files(path)]
+    stats = []
+    for file in (file for path in paths for file in _files(path)):
+        with suppress(FileNotFoundError):  # another process is at work
+            stats.append(file.stat())
     used = max((max(stat.st_atime, stat.st_mtime) for stat in stats), default=0.0)
     size = sum(stat.st_size for stat in stats)
     return Entry(kind, tuple(paths), size, datetime.fromtimestamp(used))
@@ -62,12 +66,16 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def remove(folder: Path, unwanted: Iterable[Entry]) -> None:
-    """Remove entries of a cache folder; raises DataError if one can't be removed."""
+    """Remove entries of a cache folder; raises DataError if one can't be removed.
+
+    What is left of an entry if this is interrupted does not count as whole: a folder has another
+    name by then, and of files the one goes first without which the others are not looked at.
+    """
     for entry in unwanted:
-        for path in entry.paths:
+        for path in reversed(entry.paths):
             try:
                 if path.is_dir():
-                    shutil.rmtree(path)
+                    shutil.rmtree(path.rename(part_of(path)))
                 else:
                     path.unlink(missing_ok=True)
             except OSError as error:

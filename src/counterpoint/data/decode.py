@@ -28,6 +28,7 @@ from counterpoint.data.bad import (
 from counterpoint.data.files import Progress, cache_folder, unwritable
 from counterpoint.data.masks import read_masks
 from counterpoint.data.pixels import BadImageError
+from counterpoint.data.prepare import require_contents
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.data.volumes import is_deep, is_large, read_images
 from counterpoint.errors import DataError, SettingsError
@@ -72,7 +73,7 @@ def decode(
     folder = _array_folder(cache)
     given = federation
     if skip_bad:
-        federation = without(given, remembered(folder))
+        federation = without(given, remembered(folder, given.form))
     dtype = _dtype(federation, image_size, folder)
     work = [
         _Work(federation, _by_file(site.table), image_size, dtype, folder)
@@ -85,7 +86,7 @@ def decode(
             "with skip_bad=True (--skip-bad)"
         )
     if bad:
-        remember(folder, bad)
+        remember(folder, given.form, bad)
         # from the start, so that the notes are the same whatever was known before
         return decode(given, image_size, cache, skip_bad=True, progress=progress)
     sites = [one.site_data(site.name) for one, site in zip(work, federation.everyone, strict=True)]
@@ -255,7 +256,7 @@ def _write_arrays(work: list[_Work], progress: Progress | None) -> Bad:
             step(len(keys))
             continue
         try:
-            stored.write(_good_rows(one.files, keys, read, step))
+            stored.write(_good_rows(one, keys, read, step))
         except _BadFilesError as error:
             bad.update(error.found)
     return bad
@@ -270,19 +271,23 @@ class _BadFilesError(Exception):
 
 
 def _good_rows(
-    files: list[_File],
+    work: _Work,
     keys: list[str],
     read: Callable[[_File], Iterator[Images]],
     step: Callable[[int], None],
 ) -> Iterator[Images]:
-    """Give each row's images; after the first bad one none, and in the end _BadFilesError."""
+    """Give each row's images; after the first bad one none, and in the end _BadFilesError.
+
+    Raises DataError in the end if a file is no longer the one that was loaded.
+    """
     found: Bad = {}
-    for key, images in zip(keys, _in_order(files, read), strict=True):
+    for key, images in zip(keys, _in_order(work.files, read), strict=True):
         if isinstance(images, BadImageError):
             found[key] = (images.column, str(images))
         elif not found:
             yield images
         step(1)
+    require_contents(work.table, work.folder.parent)
     if found:
         raise _BadFilesError(found)
 

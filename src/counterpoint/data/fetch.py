@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import filelock
 import pooch  # type: ignore[import-untyped]
@@ -82,6 +83,11 @@ def fetch(
         )
     if base is not None and not base.startswith(("http://", "https://")):
         raise SettingsError(f"the address {base} must begin with http:// or https://")
+    if base is not None and urlsplit(base).username is not None:
+        raise SettingsError(
+            f"the address of {urlsplit(base).hostname} has a name or password in it, which would "
+            "be noted with it; put them into the file ~/.netrc"
+        )
     top = Path(root).expanduser().absolute()
     place = top / found.folder
     if not _in_place(top, found):
@@ -158,8 +164,13 @@ def _fetch_into(
     with on_disk(whole):
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
-    for file in found.files:
-        _put(work, file, whole / file.to, partial(progress, f"unpacking {file.name}"))
+    try:
+        for file in found.files:
+            _put(work, file, whole / file.to, partial(progress, f"unpacking {file.name}"))
+    except BaseException:  # what was downloaded stays, and the disk may be full of the rest
+        for folder in (whole, work / "archive"):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     record[found.name] = {"folder": found.folder, "licence": found.licence, "files": files}
     _write_record(place.parent, record)
     with on_disk(place):

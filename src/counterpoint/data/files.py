@@ -44,6 +44,11 @@ def unwritable(folder: Path, error: OSError) -> DataError:
     )
 
 
+def part_of(path: Path) -> Path:
+    """Return a name beside ``path`` for what is not whole, or no longer."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` and rename it to ``path`` after the block.
@@ -51,7 +56,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Other processes so see either the whole file or none. After an error the temporary file is
     removed; an OSError (full disk, no permission) becomes a DataError that names the folder.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    temporary = part_of(path)
     try:
         yield temporary
         os.replace(temporary, path)

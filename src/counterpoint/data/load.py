@@ -14,10 +14,10 @@ from counterpoint.data.files import Progress, cache_folder
 from counterpoint.data.own import own_task, read_own
 from counterpoint.data.prepare import (
     check_leakage,
-    existing_rows,
     limit_training,
     new_split,
     with_contents,
+    with_presence,
     with_validation,
 )
 from counterpoint.data.rules import check_sites
@@ -123,7 +123,7 @@ def load(
         _kept_sites(list(reading.tables), [holdout])  # is there such a site?
         kept = [name for name in kept if name != holdout] + [holdout]
     notes = list(reading.notes)
-    tables = existing_rows(reading.tables, kept, skip_bad, notes)
+    tables = with_presence(reading.tables, reading.task, kept, skip_bad, notes)
     frame = pd.concat(tables, names=["site", "line"]).reset_index()
     for name in ("mask", "fov"):
         if name in frame:
@@ -133,25 +133,20 @@ def load(
         frame = new_split(frame, seed, notes)
     if used == "given":
         frame = with_validation(frame, notes)
-    frame = frame[frame["site"].isin(kept)]
+    frame = frame[frame["site"].isin(kept) & frame["there"]]
     check_leakage(frame, protocol, data in known_sets(), notes)
     # before any is left out, so that a case has the same number whatever the seed
     for name, of in (("case", "image"), ("patient", "group")):
         frame[name] = frame.groupby("site")[of].transform(lambda values: pd.factorize(values)[0])
-    frame = limit_training(frame, train_limit, seed, notes)
+    frame = limit_training(frame, train_limit, holdout, seed, notes)
     columns = [c for c in _COLUMNS if c in frame]
     made = tuple(
         Site(name, frame.loc[frame["site"] == name, columns].reset_index(drop=True))
         for name in kept
     )
-    notes += check_sites(made, reading.classes, reading.task, fewest)
     held = made[-1] if holdout is not None else None
     training = made[:-1] if held else made
-    if len(training) < fewest:
-        raise DataError(
-            f"with '{holdout}' held out there are fewer than two sites to train; add sites, or "
-            "leave holdout away"
-        )
+    notes += check_sites(training, held, reading.classes, reading.task, fewest)
     source = {
         "name": data if data in known_sets() else str(Path(data).expanduser().resolve()),
         "root": None if root is None else str(Path(root).expanduser().resolve()),

@@ -47,7 +47,7 @@ def read_mask(mask: str, fov: str, image: str, classes: int) -> Mask:
 
     With two classes all that is not background is 1: in a picture with values above 15 what is
     lighter than half of 255 (or of its lightest value, if that is darker), else what is not 0;
-    fractions are refused.
+    fractions, and areas of shades between black and white, are refused.
     With more classes the values are the indices.
     A picture is the mask of a photograph, or of a DICOM file with one frame; a NIfTI file is that
     of a NIfTI or DICOM image, whose place in space it must have. ``fov`` may be an empty text.
@@ -92,9 +92,10 @@ def to_classes(
 
 
 def _require_two_shades(values: npt.NDArray[Any], column: str) -> None:
-    """Raise BadImageError for a picture of three or four shades: is it of two classes or of more?
+    """Raise BadImageError for a picture of more shades than two: is it of two classes or of more?
 
-    Blurred edges, of JPEG files or after resizing, have many shades, and few pixels each.
+    Blurred edges, of JPEG files or after resizing, have many shades, and few pixels each, whose
+    neighbours differ from them.
     """
     if values.dtype == np.uint8:  # faster than to sort them
         counts = np.bincount(values.ravel())
@@ -102,7 +103,15 @@ def _require_two_shades(values: npt.NDArray[Any], column: str) -> None:
     else:
         shades, counts = np.unique(values, return_counts=True)
     lightest = float(shades[-1])
-    greys = (shades > lightest / 8) & (shades < lightest * 7 / 8)
+    low, high = lightest / 8, lightest * 7 / 8
+    greys = (shades > low) & (shades < high)
+    many = counts[shades > 0].sum() / 10
+    if counts[greys].sum() > many and _flat((values > low) & (values < high), values) > many:
+        raise BadImageError(
+            f"it has areas of many values, up to {lightest:g}, as if they were numbers of objects "
+            "or classes: of two classes they must be 0 and 255; save it so",
+            column,
+        )
     classes = (shades == 1) | (shades == 2)  # numbers of classes, beside a white for "ignore"
     if 3 <= len(shades) <= 4 and counts[greys | classes].max(initial=0) > values.size / 100:
         more = ", of more (--classes background,disc,cup) 0, 1, 2" if column == "mask" else ""
@@ -111,6 +120,16 @@ def _require_two_shades(values: npt.NDArray[Any], column: str) -> None:
             f"must be 0 and 255{more}; save it so",
             column,
         )
+
+
+def _flat(chosen: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> int:
+    """Return how many of the chosen pixels have the value of the pixels around them."""
+    inner = (..., slice(1, -1), slice(1, -1))
+    same = chosen[inner].copy()
+    for down, right in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        rows, columns = (slice(at, at - 2 or None) for at in (down, right))
+        same &= values[inner] == values[..., rows, columns]
+    return int(same.sum())
 
 
 def nearest_neighbour(values: Mask, size: int) -> Mask:
@@ -140,7 +159,8 @@ def highest_class(mask: str) -> int:
     highest = values.max(initial=0)
     if not volume and highest > _FEW:
         return SHADES
-    return SHADES if highest == 255 and np.isin(values, (0, 255)).all() else int(highest)
+    black_and_white = highest == 255 and np.isin(values, (0, 255)).all()
+    return SHADES if black_and_white else int(np.rint(highest))
 
 
 def _nifti(

@@ -211,7 +211,7 @@ def _require_whole_patients(sources: dict[str, tuple[Path, pd.DataFrame]], use_s
         used = _group_column(table)
         splits = table["split"].str.lower() if use_split and _has_split(table) else None
         for other in [name for name in _PATIENTS if name in table and name != used]:
-            known = table[table[other] != ""]
+            known = table[table[other] != ""].map(clean_label)
             for patient, rows in known.groupby(other, sort=False):
                 if splits is not None and splits[rows.index].nunique() == 1:
                     continue
@@ -284,7 +284,7 @@ def _groups(raw: pd.DataFrame, images: pd.Series) -> list[str]:
     """Return each row's patient or lesion; of DICOM files a name made from the patient's ID."""
     column = _group_column(raw)
     if column is not None:
-        return raw[column].tolist()
+        return [clean_label(value) for value in raw[column]]  # "17" may be 17.0 elsewhere
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(_patient, images))
 

@@ -3,7 +3,6 @@
 import csv
 import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from counterpoint.data.files import unwritable
+from counterpoint.data.files import part_of, unwritable
 from counterpoint.data.lesions import KINDS, Floats, band_noise, draw
 
 _VERSION = "phantom-1"  # names the folder: raise it when images come out differently
@@ -84,7 +83,7 @@ def phantom_folder(cache: Path) -> Path:
     folder = cache / _VERSION
     if folder.is_dir():
         return folder
-    temporary = cache / f"{_VERSION}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+    temporary = part_of(folder)
     try:
         write_phantom(temporary)
         os.rename(temporary, folder)

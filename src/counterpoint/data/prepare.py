@@ -30,26 +30,29 @@ def _readable(path: str) -> bool:
     return os.access(path, os.R_OK)
 
 
-def existing_rows(
-    tables: dict[str, pd.DataFrame], kept: list[str], skip_bad: bool, notes: list[str]
+def with_presence(
+    tables: dict[str, pd.DataFrame], task: str, kept: list[str], skip_bad: bool, notes: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """Return the rows whose files can be read; others raise DataError unless they may be skipped.
+    """Return the rows with a column ``there``: whether the files that the task needs can be read.
 
-    Sites that are not kept only help to make the split, so that theirs may be missing.
+    Files that can't raise DataError unless they may be skipped. Sites that are not kept only help
+    to make the split, so that theirs may be missing; a split is made of all rows, so that it does
+    not depend on what is on this disk.
     """
     result = {}
+    targets = ("mask", "fov") if task == "segmentation" else ()
     for site, table in tables.items():
         there = table["image"].map(_readable)
-        for name in ("mask", "fov"):
+        for name in targets:
             if name in table:
                 there &= table[name].fillna("").map(lambda path: path == "" or _readable(path))
-        result[site] = table[there]
+        result[site] = table.assign(there=there.astype(bool))
         lost = table[~there]
         if lost.empty or site not in kept:
             continue
         first = []
         for line, row in lost.head(3).iterrows():
-            paths = [row[n] for n in ("image", "mask", "fov") if row.get(n)]
+            paths = [row[n] for n in ("image", *targets) if row.get(n)]
             path = next(path for path in paths if not _readable(path))
             why = "" if not os.path.exists(path) else ", which may not be read"
             first.append(f"{path} (line {line}{why})")
@@ -67,21 +70,41 @@ def existing_rows(
 def with_contents(frame: pd.DataFrame, cache: Path, task: str, progress: Progress) -> pd.DataFrame:
     """Return the rows with the SHA-256 (hex) of each image and, for segmentation, of its target.
 
-    Slices of one file differ in their frame, and so do their contents.
+    ``file`` is that of the image's file; slices of one file differ in their frame, and so does
+    their ``content``. Rows whose files are not there have marks of their own.
     """
     columns = ["image", *(c for c in ("mask", "fov") if task == "segmentation" and c in frame)]
-    paths = {path for column in columns for path in frame[column] if path}
+    there = frame[frame["there"]]
+    paths = {path for column in columns for path in there[column] if path}
     known = {"": "", **content_hashes(sorted(paths), cache, progress)}
-    content = frame["image"].map(known)
+    marks = [known.get(path, f"missing {path}") for path in frame["image"]]
+    content = frame.assign(file=marks)["file"]
+    frame = frame.assign(file=content)
     if "frame" in frame:
         frame = frame.assign(frame=frame["frame"].fillna(-1).astype("int64"))
         numbers = frame["frame"].map(lambda number: "" if number < 0 else f":{number}")
         content = content + numbers
     frame = frame.assign(content=content)
     if len(columns) > 1:
-        parts = zip(*(frame[column].map(known) for column in columns[1:]), strict=True)
+        parts = zip(*([known.get(p, "") for p in frame[c]] for c in columns[1:]), strict=True)
         frame = frame.assign(target=["+".join(part) for part in parts])
     return frame
+
+
+def require_contents(table: pd.DataFrame, cache: Path) -> None:
+    """Raise DataError if a file of a site's table is no longer what `with_contents` found."""
+    columns = ["image", *(c for c in ("mask", "fov") if "target" in table and c in table)]
+    paths = {path for column in columns for path in table[column] if path}
+    known = {"": "", **content_hashes(sorted(paths), cache)}
+    for _, row in table.iterrows():
+        same = known[row["image"]] == row["content"].partition(":")[0]
+        if same and "target" in table:
+            same = "+".join(known[row[column]] for column in columns[1:]) == row["target"]
+        if not same:
+            raise DataError(
+                f"{row['image']}, or its mask, has changed since it was looked at; run the same "
+                "command again when files no longer change"
+            )
 
 
 def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
@@ -96,7 +119,7 @@ def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
         fractions[str(site)] = [n / total for n in counts] if total else list(_FRACTIONS)
     if (frame["split"] != "").any():
         notes.append("the split that came with the data is not used")
-    groups = merge_groups(frame["group"].tolist(), frame["content"].tolist())
+    groups = merge_groups(frame["group"].tolist(), frame["file"].tolist())
     split = grouped_split(groups, frame["label"].tolist(), frame["site"].tolist(), fractions, seed)
     notes.append(
         f"a split was made with seed {seed}: about 70 % training, 10 % validation and 20 % test "
@@ -113,7 +136,7 @@ def with_validation(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     parts = frame.groupby("site", sort=False)["split"].agg(set)
     if all("validation" in of for of in parts):
         return frame
-    groups = merge_groups(frame["group"].tolist(), frame["content"].tolist())
+    groups = merge_groups(frame["group"].tolist(), frame["file"].tolist())
     together = frame.assign(group=groups).drop(columns=["site", "line"])
     tables = {str(site): together[frame["site"] == site] for site in parts.index}
     done, said = complete_split(tables)
@@ -125,7 +148,7 @@ def check_leakage(
     frame: pd.DataFrame, protocol: str | None, published: bool, notes: list[str]
 ) -> None:
     """Add notes on leakage, or raise LeakageError if it was not accepted by naming the protocol."""
-    leaks = find_leaks(frame)
+    leaks = find_leaks(frame.assign(content=frame["file"]))
     repeated = repeated_files(frame)
     if len(repeated):
         first = ", ".join(repeated["image"][:3])
@@ -153,12 +176,17 @@ def check_leakage(
 
 
 def limit_training(
-    frame: pd.DataFrame, limit: int | Literal["smallest"] | None, seed: int, notes: list[str]
+    frame: pd.DataFrame,
+    limit: int | Literal["smallest"] | None,
+    holdout: str | None,
+    seed: int,
+    notes: list[str],
 ) -> pd.DataFrame:
-    """Return the rows with every site's training part cut to ``limit`` images."""
+    """Return the rows with the training part of every site that trains cut to ``limit`` images."""
     if limit is None:
         return frame
-    training = {str(s): t for s, t in frame[frame["split"] == "train"].groupby("site", sort=False)}
+    rows = frame[(frame["split"] == "train") & (frame["site"] != holdout)]
+    training = {str(site): table for site, table in rows.groupby("site", sort=False)}
     if limit == "smallest":
         most = max(2, min((len(table) for table in training.values()), default=2))
     elif isinstance(limit, int) and not isinstance(limit, bool) and limit >= 2:

@@ -10,14 +10,24 @@ RESERVED = ("mean", "worst site")
 
 
 def check_sites(
-    sites: Sequence[Site], classes: Sequence[str], task: str = "classification", fewest: int = 2
+    training: Sequence[Site],
+    held: Site | None,
+    classes: Sequence[str],
+    task: str = "classification",
+    fewest: int = 2,
 ) -> list[str]:
     """Return notes about classes that a site's training part lacks (classification).
 
-    Raises DataError, which names the site, for fewer sites than ``fewest``, names that differ in
-    case only or are `RESERVED`, an empty site, an empty part, fewer than two training images, or
-    a training part with a single class.
+    Raises DataError, which names the site, for fewer sites to train than ``fewest``, names that
+    differ in case only or are `RESERVED`, an empty site, an empty part, fewer than two training
+    images, or a training part with a single class. A site that is held out needs test images only.
     """
+    if held and len(training) < fewest:
+        raise DataError(
+            f"with '{held.name}' held out there are fewer than two sites to train; add sites, or "
+            "leave holdout away"
+        )
+    sites = [*training, held] if held else training
     if len(sites) < fewest:
         found = f"only one ('{sites[0].name}')" if sites else "none"
         raise DataError(
@@ -38,22 +48,30 @@ def check_sites(
                 f"sites '{twin}' and '{site.name}' differ only in upper and lower case; give them "
                 "one name if they are one hospital, or two that differ"
             )
-    return [note for site in sites for note in _check_site(site, classes, task)]
+    if held:
+        _check_parts(held, (("test", 1),))
+    return [note for site in training for note in _check_site(site, classes, task)]
 
 
-def _check_site(site: Site, classes: Sequence[str], task: str) -> list[str]:
-    """Return a site's notes, or raise DataError if it can't be trained on."""
+def _check_parts(site: Site, needed: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """Return how many images a site's parts have, or raise DataError if they are too few."""
     if site.table.empty:
         raise DataError(f"site '{site.name}' has no images; add some or leave the site out")
     counts = {part: int((site.table["split"] == part).sum()) for part in PARTS}
     found = ", ".join(f"{n} {part}" for part, n in counts.items())
     found += f", in {site.table['group'].nunique()} group(s)" if "group" in site.table else ""
-    for part, least in (("train", 2), ("validation", 1), ("test", 1)):
+    for part, least in needed:
         if counts[part] < least:
             raise DataError(
                 f"site '{site.name}' has too few {part} images ({found}; needed: at least "
                 f"{least} {part}); add images or groups, change its split, or leave the site out"
             )
+    return counts
+
+
+def _check_site(site: Site, classes: Sequence[str], task: str) -> list[str]:
+    """Return a site's notes, or raise DataError if it can't be trained on."""
+    counts = _check_parts(site, (("train", 2), ("validation", 1), ("test", 1)))
     if task == "segmentation":
         return []
     present = set(site.table.loc[site.table["split"] == "train", "label"])

@@ -3,6 +3,7 @@
 import csv
 import difflib
 import re
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from counterpoint.errors import DataError, nearest
 
 _NOTHING = {"", "nan", "na", "n/a", "null"}
+_PATHS = ("image", "mask", "fov", "fov_mask")
 SPLITS = {
     "train": "train",
     "validation": "validation",
@@ -48,10 +50,22 @@ def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
                 f"{path}, line {number}: {len(values)} values but {len(names)} columns; put texts "
                 "that have commas in double quotes"
             )
+        if values == header:
+            raise DataError(f"{path}, line {number}: the first line once more; take it out")
     if not lines:
         raise DataError(f"{path} has a first line but no rows; add one row an image")
-    rows = [["" if v.lower() in _NOTHING else v for v in values] for _, values in lines]
+    rows = [
+        [_value(name, value) for name, value in zip(names, values, strict=True)]
+        for _, values in lines
+    ]
     return pd.DataFrame(rows, columns=names, index=[n for n, _ in lines], dtype=object)
+
+
+def _value(column: str, text: str) -> str:
+    """Return a value; an umlaut may be one sign or two, and is the same name, but not file."""
+    if text.lower() in _NOTHING:
+        return ""
+    return text if column in _PATHS else unicodedata.normalize("NFC", text)
 
 
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:
@@ -68,6 +82,11 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"{path} can't be read as a CSV ({error}); check its quotes") from error
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror or error})") from error
+    for number, values in lines:
+        if any("\0" in value for value in values):
+            raise DataError(
+                f"{path}, line {number}, is no text (it has a NUL sign); save it as CSV"
+            )
     return [(number, values) for number, values in lines if any(values)]
 
 

@@ -8,7 +8,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from shutil import disk_usage
+from typing import IO, Self
 
 from counterpoint.data.transfer import on_disk
 from counterpoint.errors import DataError
@@ -89,6 +90,12 @@ _DAMAGE = (
 def _zip(path: Path, raw: IO[bytes]) -> _Members:
     """Give names and contents; None for a folder."""
     with zipfile.ZipFile(raw) as archive:
+        needed, free = sum(i.file_size for i in archive.infolist()), disk_usage(path.parent).free
+        if needed > free:
+            raise DataError(
+                f"{path.name} unpacks to {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
+                f"in {path.parent}; make room there, and run the same command again"
+            )
         for info in archive.infolist():
             if info.is_dir():
                 yield info.filename, None
@@ -101,13 +108,29 @@ def _zip(path: Path, raw: IO[bytes]) -> _Members:
 
 def _tar(path: Path, raw: IO[bytes]) -> _Members:
     """Give names and contents; None for a folder."""
-    with tarfile.open(fileobj=raw) as archive:
+    with tarfile.open(fileobj=raw, tarinfo=_Header) as archive:
         while info := archive.next():
             if not (info.isreg() or info.isdir()):
                 raise _refused(path, info.name, "is a link or a device")
             yield info.name, archive.extractfile(info) if info.isreg() else None
             # It would keep all of them, and there may be half a million.
             archive.members = []  # type: ignore[attr-defined]
+        unpacked = archive.fileobj  # to its end, where gzip has the checksum
+        while unpacked and unpacked.read(_CHUNK):
+            pass
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; a damaged one is an error, and not the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise  # the block of zeros that is the end
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"a header is damaged or missing: {error}") from error
 
 
 def _inside(archive: Path, name: str) -> PurePosixPath:

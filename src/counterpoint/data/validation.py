@@ -30,6 +30,12 @@ def complete_split(
             part = min(1.0, max(share, least / training))
             fractions[site] = (1 - part, part, 0.0)
     made = frame["site"].isin(list(fractions)) & frame["split"].isin(["", "train"])
+    # A patient that trains elsewhere trains here, too; one without a split is where he is there.
+    places = frame[~made].drop_duplicates("group").set_index("group")["split"]
+    placed = frame["group"].map(places).fillna("")
+    stays = made & ((placed == "train") | ((frame["split"] == "") & (placed != "")))
+    frame.loc[stays, "split"] = placed[stays]
+    made &= ~stays
     rows = frame[made]
     groups, labels, sites = (rows[name].tolist() for name in ("group", "label", "site"))
     frame.loc[made, "split"] = grouped_split(groups, labels, sites, fractions, _SEED)

@@ -83,8 +83,8 @@ def _slices(pairs: list[tuple[Path, Path]], cache: Path) -> dict[Path, Slices]:
     """Return the slices of every volume, by its path; from the cache where they are known."""
     index = cache / "prostate-slices.json"
     try:
-        known: dict[str, Slices] = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known: dict[str, Slices] = dict(json.loads(index.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         known = {}  # it only saves time
     contents = content_hashes([str(path) for pair in pairs for path in pair], cache)
     keys = {pair: "+".join(contents[str(path)] for path in pair) for pair in pairs}
