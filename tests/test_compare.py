@@ -21,11 +21,12 @@ from counterpoint import api, compare
 from counterpoint.cli.training import takes_settings
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.study import differences, running
-from counterpoint.study.differences import cases_of, difference, drawn_means, score_of
+from counterpoint.study.compare import study_asked_for
+from counterpoint.study.differences import cases_of, difference, drawn_scores_of, score_of
 from counterpoint.study.entry import parse_entry
 from counterpoint.study.findings import find, study_in
 from counterpoint.study.job import work
-from counterpoint.study.plan import Planned, plan
+from counterpoint.study.plan import Planned, grown, open_study, plan
 from counterpoint.study.scores import Finished
 from counterpoint.study.sheets import sheets
 from counterpoint.study.writers import latex, markdown, write
@@ -179,21 +180,22 @@ def test_in_how_many_seeds_an_entry_is_better(metric, better):
 def test_every_site_is_drawn_by_itself():
     """Means of 0 and 1 are 0, 1/2 or 1; those of 1 and 0 at another site do not undo them."""
     rows = pd.concat([patients([0, 1], "x"), patients([1, 0], "y")])
-    draws = drawn_means({("a", 1): rows}, "dice")["a", 1]
+    draws = drawn_scores_of({("a", 1): rows}, "dice")["a", 1].mean(0)
     assert sorted(set(draws.tolist())) == [0, 0.25, 0.5, 0.75, 1]
 
 
 def test_draws_are_of_the_patients_of_all_runs():
     """A run that lacks one of two has no score in the quarter of the draws of that one alone."""
     cases = {("a", 1): patients([0.5]), ("b", 1): patients([0.5, 0.5])}
-    assert np.isnan(drawn_means(cases, "dice")["a", 1]).mean() == pytest.approx(0.25, abs=0.05)
+    (draws,) = drawn_scores_of(cases, "dice")["a", 1]
+    assert np.isnan(draws).mean() == pytest.approx(0.25, abs=0.05)
 
 
 def compared(rows, seeds):
     """Two entries with the same cases in every seed."""
     cases = {(entry, seed): rows for entry in "ab" for seed in seeds}
     one = difference("a", "b", "dice", np.zeros(len(seeds)), seeds)
-    return differences.tested(one, cases, drawn_means(cases, "dice"))
+    return differences.tested(one, cases, drawn_scores_of(cases, "dice"))
 
 
 def test_patients_are_counted_by_site_and_once_for_all_seeds():
@@ -228,7 +230,7 @@ def test_segmentation_is_tested_by_the_same_draws(segmented, monkeypatch):
 def test_the_loss_is_shown_and_not_tested(classified):
     found = find(classified, metric="loss")
     assert {one.test for one in found.differences} == {""}
-    assert any("Nothing was tested" in note for note in found.notes)
+    assert any("the loss is known of a part as a whole" in note for note in found.notes)
     best = {row for row, place in sheets(found)[0].best if place == 1}
     losses = found.table[(found.sites[0], "mean")].tolist()
     assert {losses[row] for row in best} == {min(losses)}
@@ -247,6 +249,97 @@ def test_other_data_are_not_paired(copied):
     found = find(study_in(copied))
     assert found.differences[0].seeds == (1,)
     assert any(note.startswith("WARNING: with seed 2 the entries are not") for note in found.notes)
+
+
+def changed(file, **values):
+    """A file of JSON with other values."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_runs_of_an_entry_that_were_trained_otherwise_are_no_mean(copied, classified):
+    """A method in a file of one's own may be another one by now."""
+    file = copied / "prrfl-2" / "settings.yaml"
+    file.write_text(file.read_text().replace("statistics: local", "statistics: averaged"))
+    words = r"'prrfl' were not trained alike: statistics is local in .*prrfl-1 and averaged in"
+    with pytest.raises(StateError, match=words):
+        find(study_in(copied))
+    with pytest.raises(StateError, match=r"averaged in .*prrfl-2 and local in the method"):
+        compare(["prrfl"], out=copied)
+
+
+def test_a_method_whose_file_is_gone_keeps_its_name(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from counterpoint.methods import Method\n"
+        "METHOD = Method(name='mine', paper='none', summary='Nothing new.')\n"
+    )
+    study = plan(tmp_path / "s", "phantom", [parse_entry(f"{mine}:METHOD")], [1], SMALL)
+    study.save()
+    again = plan(tmp_path / "s", "phantom", [parse_entry(f"{mine}:METHOD")], [2], SMALL)
+    assert grown(open_study(tmp_path / "s"), again).seeds == (1, 2)
+    mine.unlink()
+    assert [entry.label for entry in open_study(tmp_path / "s").entries.values()] == ["mine"]
+
+
+@pytest.mark.parametrize("setting", ["seed=7", "holdout=west", "data.sites=[west]", "task=x"])
+def test_what_entries_can_not_have_of_their_own(tmp_path, setting):
+    with pytest.raises(SettingsError, match="must be the same for all entries"):
+        plan(tmp_path, "phantom", [parse_entry(f"fedavg:{setting}")], [1], SMALL)
+
+
+def test_a_baseline_without_results_is_said_and_replaced(copied):
+    """Hours of the others are not lost."""
+    for seed in (1, 2):
+        (copied / f"prrfl-{seed}" / "results.json").unlink()
+    found = find(study_in(copied), baseline="prrfl")
+    assert found.baseline == "local"
+    assert "WARNING: prrfl has no finished run, so differences are to local" in found.notes
+    with pytest.raises(SettingsError, match="baseline 'nobody' is no entry"):
+        find(study_in(copied), baseline="nobody")
+
+
+def test_a_study_that_goes_on_has_its_own_seeds(copied):
+    kept = study_asked_for(copied, None, [parse_entry("fedavg")], None, {}, None)
+    assert kept.seeds == (1, 2)
+    new = study_asked_for(copied / "new", "phantom", [parse_entry("fedavg")], None, SMALL, None)
+    assert new.seeds == (1, 2, 3)
+
+
+def test_a_site_without_a_score_is_in_no_mean(copied):
+    """Means over other sites are not compared."""
+    before = find(study_in(copied))
+    of_three = before.scores[before.scores["site"] != "west"]
+    for seed in (1, 2):
+        file = copied / f"local-{seed}" / "results.json"
+        values = json.loads(file.read_text())
+        values["test"]["west"]["macro_f1"] = None
+        changed(file, **values)
+    found = find(study_in(copied))
+    for entry in found.entries:
+        wanted = of_three.loc[of_three["entry"] == entry, "macro_f1"].mean()
+        assert found.table.loc[entry, ("mean", "mean")] == pytest.approx(wanted)
+    assert any("not defined for some run at west, which all means" in n for n in found.notes)
+    one = next(one for one in found.differences if one.entry == "prrfl")
+    assert one.low <= one.difference <= one.high
+
+
+def test_patients_that_are_not_known_are_not_claimed(copied):
+    for file in copied.glob("*/results.json"):
+        changed(file, data_notes=["site 'A': 3 of 9 images have no known patient or lesion (x)"])
+    notes = " ".join(find(study_in(copied)).notes)
+    assert "draws (seed 0) of test images (not all patients are known)" in notes
+    assert "WARNING: it is not known whose all test images are" in notes
+
+
+def test_few_patients_are_few_in_any_seed():
+    """Seven in one seed and seven others in the next are not fourteen."""
+    cases = {
+        (entry, seed): patients([0.5] * 7).assign(seed=seed, unit=[f"{seed}-{n}" for n in range(7)])
+        for entry in "ab"
+        for seed in (1, 2)
+    }
+    one = difference("a", "b", "dice", np.zeros(2), (1, 2))
+    assert differences.tested(one, cases, drawn_scores_of(cases, "dice")).few == ("x",)
 
 
 def test_what_is_missing_is_said(copied):

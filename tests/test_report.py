@@ -28,9 +28,9 @@ from counterpoint.report.page import runs as study_runs
 from counterpoint.report.page.cases import worst_cases
 from counterpoint.report.page.cautions import cautions
 from counterpoint.report.page.pictures import legend_of
-from counterpoint.report.page.runs import difference, read_study
+from counterpoint.report.page.runs import difference, of_common_seeds, read_study
 from counterpoint.report.page.summary import guess
-from counterpoint.report.page.words import megabytes, without_names
+from counterpoint.report.page.words import megabytes, points, without_names
 from counterpoint.resampling import (
     draw,
     drawn_runs,
@@ -226,6 +226,47 @@ def test_other_test_images_leave_no_interval(study: study_runs.Study) -> None:
     assert any("odd" in s and "no intervals" in s for s in said)
 
 
+def test_the_means_gain_is_that_of_the_seeds_that_both_have(folder: Path, tmp_path: Path) -> None:
+    for name in ("local-1", "local-2", "prrfl-1"):
+        shutil.copytree(folder / name, tmp_path / name)
+    study = read_study([tmp_path])
+    assert study.local is not None
+    assert study.joined is not None
+    pair = of_common_seeds(study.local, study.joined)
+    assert [run.seed for arm in pair for run in arm.runs] == [1, 1]
+    gains = [difference(study.joined, study.local, s, "macro_f1") for s in study.sites]
+    mean = sum(gain.value for gain in gains if gain) / len(gains)
+    page = tmp_path / "page.html"
+    write_report(tmp_path, out=page)
+    text = page.read_text(encoding="utf-8")
+    assert f">{points('macro_f1', mean)}<" in text
+    assert any("not run with the same seeds" in said for said in cautions(study))
+    shutil.copytree(folder / "local-1", tmp_path / "again")
+    with pytest.raises(SettingsError, match="are one method with one seed"):
+        read_study([tmp_path])
+
+
+def test_patients_that_are_not_known_are_not_said_to_be_drawn(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "local-1", tmp_path / "local-1")
+    file = tmp_path / "local-1" / "results.json"
+    values = json.loads(file.read_text())
+    page = tmp_path / "page.html"
+    write_report(tmp_path, out=page)
+    known = page.read_text(encoding="utf-8")
+    values["data_notes"] = ["site 'A': 3 of 9 images have no known patient or lesion"]
+    file.write_text(json.dumps(values))
+    write_report(tmp_path, out=page)
+    unknown = page.read_text(encoding="utf-8")
+    assert "Patients were drawn" in known
+    assert "Patients were drawn" not in unknown
+    assert "It is not known of all images whose they are" in unknown
+
+
+def test_ids_are_different(text: str) -> None:
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+
+
 def test_few_cases_are_no_clear_difference() -> None:
     assert study_runs.Estimate(0.2, 0.1, 0.3, patients=10).clear
     assert not study_runs.Estimate(0.2, 0.1, 0.3, patients=9).clear
@@ -293,7 +334,7 @@ def test_cautions_are_found_in_the_runs(own: SimpleNamespace, study: study_runs.
     )
     of_study = cautions(study)
     assert not any("Leakage" in sentence or "One random" in sentence for sentence in of_study)
-    assert any("equally many seeds" in sentence for sentence in of_study)
+    assert any("the same seeds" in sentence for sentence in of_study)
     assert any("batch statistics" in s and s.startswith("harmofl") for s in of_study)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 import pandas as pd
 import torch
 
+from counterpoint.data.own import patients_known
 from counterpoint.data.site import Form
 from counterpoint.encryption import account_of_encryption
 from counterpoint.errors import SettingsError, StateError, nearest
@@ -85,6 +86,11 @@ class Result:
         """Test scores, a row a site: macro_f1, accuracy, auc, or dice, iou, ..., and loss."""
         columns = [*self.results["metrics"], "loss"]
         return pd.DataFrame.from_dict(self.results["test"], orient="index", columns=columns)
+
+    @property
+    def patients_known(self) -> bool:
+        """Whether it is known of every test image whose it is, so that patients can be drawn."""
+        return patients_known(self.results["data_notes"]) and "group" in self.cases
 
     @property
     def cases(self) -> pd.DataFrame:

@@ -175,6 +175,15 @@ def _require_one_data_set(runs: Sequence[Run]) -> None:
                 f"the runs differ in {name} ({', '.join(different)}), and scores of different data "
                 f"can't be drawn together; choose by --where {name}={different[0]}"
             )
+    for name in ("sites", "protocol"):
+        found = (run.result.results.get("test" if name == "sites" else name, ()) for run in runs)
+        texts = (v if isinstance(v, str) else ", ".join(v) for v in found)
+        values = list(dict.fromkeys(filter(None, texts)))  # an early version noted no protocol
+        if len(values) > 1:
+            raise SettingsError(
+                f"the runs differ in their {name} ({'; '.join(values)}), and scores of different "
+                "data can't be drawn together; name the runs of one of them"
+            )
 
 
 def _require_different(runs: Sequence[Run]) -> None:

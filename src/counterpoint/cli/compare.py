@@ -35,8 +35,12 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(help="How many (3), or which (1,5,9).", rich_help_panel=STUDY)
-    ] = "3",
+        str | None,
+        typer.Option(
+            help="How many (3), or which (1,5,9). [default: those of the study, 3 for a new one]",
+            rich_help_panel=STUDY,
+        ),
+    ] = None,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,7 +90,7 @@ def compare(
                 methods or [],
                 data,
                 out=out,
-                seeds=parse_seeds(seeds),
+                seeds=None if seeds is None else parse_seeds(seeds),
                 vary=dict(map(parse_vary, vary or [])),
                 budget=budget,  # type: ignore[arg-type]  # checked there
                 metric=metric,

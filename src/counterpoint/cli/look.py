@@ -96,6 +96,7 @@ def inspect(
     from counterpoint.crew import told
     from counterpoint.data import decode, load
     from counterpoint.data import inspect as look
+    from counterpoint.data.own import patients_known
     from counterpoint.errors import LeakageError
     from counterpoint.report.live import live_display
     from counterpoint.report.table import frame_table
@@ -130,5 +131,5 @@ def inspect(
         elif not state["json"]:
             note(sentence)
     if not leaks:
-        known = not any("have no known patient" in sentence for sentence in federation.notes)
+        known = patients_known(federation.notes)
         say(f"leakage: none found{'' if known else ', as far as patients are known'}")

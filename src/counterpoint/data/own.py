@@ -1,7 +1,7 @@
 """Read a user's own images: one CSV with a site column, or a folder with a folder a site."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -318,6 +318,15 @@ def _notes_on_columns(
                 f"({why}), so images of one patient can't be kept in one part"
             )
     return notes
+
+
+def patients_known(data_notes: Iterable[str]) -> bool:
+    """Whether it is known of every image whose it is, as notes on the data tell.
+
+    >>> patients_known(["site 'A': 3 of 9 images have no known patient or lesion"])
+    False
+    """
+    return not any("have no known patient" in note for note in data_notes)
 
 
 def _notes_on_classes(classes: tuple[str, ...]) -> list[str]:

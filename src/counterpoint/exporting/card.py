@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from counterpoint.data import datasets
 from counterpoint.data.downloads import DOWNLOADS
+from counterpoint.data.own import patients_known
 from counterpoint.errors import CounterpointError
 from counterpoint.exporting.format import Card, Format
 from counterpoint.prediction.chosen import Chosen
@@ -48,7 +49,7 @@ def full_card(chosen: Chosen) -> Card:
     training["data"] = Path(str(training["data"])).name
     training["sites"] = [name for name in results["test"] if name != results["holdout"]]
     training["leaks"] = any("leaks" in note for note in results["data_notes"])
-    training["patients"] = not any("no known patient" in note for note in results["data_notes"])
+    training["patients"] = patients_known(results["data_notes"])
     training["licence"] = _licence(chosen.run)
     scores = {name: results["test"][name] for name in shown}
     intervals = {name: results["intervals"][name] for name in shown}

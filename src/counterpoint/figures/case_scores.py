@@ -35,7 +35,7 @@ def draw_case_scores(axes: Axes, rows: Sequence[CaseScores], xlabel: str) -> Non
         if len(row.values):
             middle = float(np.mean(row.values))
             axes.vlines(middle, i - 0.3, i + 0.3, color=INK, linewidth=1.6, gid=f"mark-{i}")
-    axes.set_yticks(range(len(rows)), [plain(row.label, 24, lines=1) for row in rows])
+    axes.set_yticks(range(len(rows)), [plain(row.label, 24) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(xlabel)

@@ -36,7 +36,7 @@ def draw_gains(axes: Axes, gains: Sequence[Gain], unit: str) -> None:
             markersize=7,
             gid=f"mark-{i}-points",
         )
-    axes.set_yticks(range(len(gains)), [plain(gain.label, 24, lines=1) for gain in gains])
-    axes.set_ylim(len(gains) - 0.5, -0.5)
+    axes.set_yticks(range(len(gains)), [plain(gain.label, 24) for gain in gains])
+    axes.set_ylim(max(len(gains), 1) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"difference to training alone ({unit})")

@@ -73,8 +73,10 @@ class MLflow:
 
     def close(self, results: Mapping[str, float] | None, status: str) -> None:
         """Log the test scores and say how the run has ended."""
-        self.write(Point("", name, 0, value) for name, value in (results or {}).items())
-        self.client.set_terminated(self.run_id, status)
+        try:
+            self.write(Point("", name, 0, value) for name, value in (results or {}).items())
+        finally:
+            self.client.set_terminated(self.run_id, status)
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
@@ -98,15 +100,20 @@ class MLflow:
 
 
 def key(name: str, site: str) -> str:
-    """A metric's key; a site with characters that MLflow has not is told apart by a checksum.
+    """A metric's key; parts with characters that MLflow has not are told apart by a checksum.
 
-    >>> key("macro_f1/merged", "Graz"), key("auc/merged", "A+B")
-    ('macro_f1/merged/Graz', 'auc/merged/A_B-ca5b')
+    >>> key("macro_f1/merged", "Graz"), key("auc/merged", "A+B"), key("auc/test/A+B", "")
+    ('macro_f1/merged/Graz', 'auc/merged/A_B-ca5b', 'auc/test/A_B-ca5b')
     """
-    allowed = re.sub(r"[^\w.\- :]", "_", site).strip(". ")
-    if allowed != site:
-        allowed += f"-{hashlib.sha256(site.encode()).hexdigest()[:4]}"
-    return f"{name}/{allowed[-150:]}" if site else name
+    return "/".join(map(allowed, [*name.split("/"), *([site] if site else [])]))
+
+
+def allowed(part: str) -> str:
+    """A part of a key, in the characters that MLflow has."""
+    found = re.sub(r"[^\w.\- :]", "_", part).strip(". ")
+    if found != part:
+        found += f"-{hashlib.sha256(part.encode()).hexdigest()[:4]}"
+    return found[-150:]
 
 
 def pieces(all: Sequence[One], size: int) -> list[Sequence[One]]:

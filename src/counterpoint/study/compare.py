@@ -10,12 +10,14 @@ import loky
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoint.errors import SettingsError
-from counterpoint.settings import Machine, flatten
+from counterpoint.results import Result
+from counterpoint.settings import Machine, as_dict, flatten
 from counterpoint.study.budget import Budget
 from counterpoint.study.entry import Entry, parse_entry, varied
 from counterpoint.study.findings import Findings, find, require_known, study_in
 from counterpoint.study.plan import FILE, Planned, Study, grown, open_study, plan
 from counterpoint.study.running import Tell, held, run_missing, share_cores
+from counterpoint.study.scores import Finished, require_one_training
 from counterpoint.study.writers import write
 
 
@@ -28,7 +30,7 @@ def compare(
     data: str | os.PathLike[str] | None = None,
     *,
     out: str | Path,
-    seeds: int | Iterable[int] = 3,
+    seeds: int | Iterable[int] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None,
     budget: Budget | None = None,
     metric: str | None = None,
@@ -49,7 +51,8 @@ def compare(
             (``"fedavg:statistics=recalibrated"``). Empty to make the table of what is in ``out``.
         data: name of a data set, or path of a table or folder; a study that was begun knows it.
         out: the study's folder, new or begun.
-        seeds: how many (1, 2, ...), or which.
+        seeds: how many (1, 2, ...), or which; where left out those of a study that was begun, and
+            3 for a new one.
         vary: values by setting; every entry runs with every combination.
         budget: "gradients" gives all entries the same rounds, network, optimiser and so on, and
             so many local epochs that all compute the same number of gradients; "epochs" leaves
@@ -85,6 +88,7 @@ def compare(
     study = study_asked_for(out, data, listed, numbers, lasting, budget)
     require_known(study, metric, baseline)
     with held(study):
+        require_as_begun(study)
         study.save()
         if runs := [run for run in study.runs() if not run.finished]:
             for sentence in study.fits():
@@ -101,7 +105,7 @@ def study_asked_for(
     out: Path,
     data: str | os.PathLike[str] | None,
     entries: Sequence[Entry],
-    seeds: Iterable[int],
+    seeds: Iterable[int] | None,
     settings: Mapping[str, Any],
     budget: Budget | None,
 ) -> Study:
@@ -114,16 +118,31 @@ def study_asked_for(
             raise SettingsError(
                 f"{out} exists already, is no study and is left as it is; choose another --out"
             )
+        seeds = (1, 2, 3) if seeds is None else seeds
         return plan(out, os.fspath(data), entries, seeds, settings, budget or "gradients")
     asked = plan(
         out,
         kept.data if data is None else os.fspath(data),
         entries,
-        seeds,
+        kept.seeds if seeds is None else seeds,
         settings or kept.settings,
         budget or kept.budget,
     )
     return grown(kept, asked)
+
+
+def require_as_begun(study: Study) -> None:
+    """Refuse a method that is no longer what runs of the study were trained with.
+
+    Raises:
+        StateError: naming the run and the setting.
+    """
+    for run in study.runs():
+        if run.finished:
+            now = as_dict(study.settings_of(run.entry, run.seed)[0])
+            del now["data"]  # of which a run knows more, and which a study asks for by itself
+            was = Finished(run, Result(run.folder)).settings
+            require_one_training(run.entry.label, (run.folder, was), ("the method", now))
 
 
 def apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Machine]:

@@ -4,7 +4,7 @@ What is tested is these models on other patients of the same sites. How much the
 varies is another question, for which there are only as many answers as seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,12 +64,24 @@ class Difference:
 
 
 def differences(
-    runs: Sequence[Finished], baseline: str, metric: str, means: "pd.Series[float]"
+    runs: Sequence[Finished],
+    baseline: str,
+    metric: str,
+    means: "pd.Series[float]",
+    left_out: Collection[str] = (),
 ) -> list[Difference]:
-    """Compare all entries with the baseline; ``means`` over the sites are by entry and seed."""
+    """Compare all entries with the baseline.
+
+    Args:
+        runs: all that are finished.
+        baseline: label of the entry that the others are compared to.
+        metric: the score.
+        means: over the sites, by entry and seed.
+        left_out: sites that are not in them.
+    """
     known = metric != "loss"  # which no case has of its own
-    cases = {(run.label, run.seed): cases_of(run) for run in runs} if known else {}
-    drawn = drawn_means(cases, metric)
+    cases = {(run.label, run.seed): cases_of(run, left_out) for run in runs} if known else {}
+    drawn = drawn_scores_of(cases, metric)
     base = {run.seed: run for run in runs if run.label == baseline}
     found = []
     for entry in dict.fromkeys(run.label for run in runs if run.label != baseline):
@@ -116,10 +128,12 @@ def tested(
     """The difference with its interval and p-value."""
     pairs = [((one.entry, seed), (one.baseline, seed)) for seed in one.seeds]
     own = pd.concat([cases[entry] for entry, _ in pairs])
-    draws = np.mean([drawn[entry] - drawn[baseline] for entry, baseline in pairs], axis=0)
+    by_site = [drawn[entry] - drawn[baseline] for entry, baseline in pairs]
+    draws = np.mean([nan_mean(sites) for sites in by_site], axis=0)
     low, high = interval(draws)
     units = own[["site", "unit"]].drop_duplicates()
-    few = units["site"].value_counts()
+    counts = [cases[entry].groupby("site")["unit"].nunique() for entry, _ in pairs]
+    few = pd.concat(counts).groupby(level="site").min()  # in the seed that has fewest
     return replace(
         one,
         low=low,
@@ -132,14 +146,15 @@ def tested(
     )
 
 
-def cases_of(run: Finished) -> pd.DataFrame:
-    """A run's test cases at the sites that trained; ``unit`` is the patient.
+def cases_of(run: Finished, left_out: Collection[str] = ()) -> pd.DataFrame:
+    """A run's test cases at the sites that trained and are not left out; ``unit`` is the patient.
 
     Runs of an earlier version did not note the patient, nor numbers that hold for all seeds: there
     each case of each seed is a unit.
     """
     cases = run.result.cases
-    cases = cases[cases["site"].isin(run.sites)].assign(seed=run.seed)
+    sites = [site for site in run.sites if site not in left_out]
+    cases = cases[cases["site"].isin(sites)].assign(seed=run.seed)
     if "group" in cases:
         unit = cases["group"].astype(str)
     else:
@@ -147,8 +162,8 @@ def cases_of(run: Finished) -> pd.DataFrame:
     return cases.assign(unit=unit)
 
 
-def drawn_means(cases: Mapping[Run, pd.DataFrame], metric: str) -> dict[Run, Floats]:
-    """Every run's mean score over the sites in each draw of patients.
+def drawn_scores_of(cases: Mapping[Run, pd.DataFrame], metric: str) -> dict[Run, Floats]:
+    """Every run's score (sites, draws) at each site in each draw of patients.
 
     At every site as many patients are drawn as all runs together have; the same for every run,
     whatever it predicted: that makes it paired.
@@ -163,4 +178,4 @@ def drawn_means(cases: Mapping[Run, pd.DataFrame], metric: str) -> dict[Run, Flo
             own = rows[rows["site"] == site]
             score = score_of(own, metric)
             by_site[run].append(drawn_scores(score, own["unit"], DRAWS, seed, of_site["unit"]))
-    return {run: nan_mean(np.stack(scores)) for run, scores in by_site.items()}
+    return {run: np.stack(scores) for run, scores in by_site.items()}

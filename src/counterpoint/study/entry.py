@@ -34,9 +34,10 @@ class Entry:
     @property
     def label(self) -> str:
         """The name by which tables and options call the entry."""
+        if self.name:
+            return self.name
         own = ",".join(f"{name}={written(value)}" for name, value in self.settings.items())
-        made = f"{short_name(self.method)}:{own}" if own else short_name(self.method)
-        return self.name or made
+        return f"{short_name(self.method)}:{own}" if own else short_name(self.method)
 
 
 def short_name(method: str) -> str:

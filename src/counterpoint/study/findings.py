@@ -14,8 +14,22 @@ from counterpoint.results import Result, runs_in
 from counterpoint.study.differences import DRAWS, SEED, Difference, differences
 from counterpoint.study.entry import Entry, parse_entry
 from counterpoint.study.plan import FILE, Study, open_study
-from counterpoint.study.scores import BUDGET, MEAN, Finished, by_seed, over_seeds, tidy
+from counterpoint.study.scores import (
+    BUDGET,
+    MEAN,
+    Finished,
+    by_seed,
+    over_seeds,
+    require_one_training,
+    tidy,
+    undefined,
+)
 from counterpoint.tasks import make_task
+
+UNKNOWN_PATIENTS = (
+    "WARNING: it is not known whose all test images are; where a patient has several, intervals "
+    "are too narrow and p-values too small"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +115,15 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
         raise StateError(f"{study.folder} has no finished run yet: {reasons}")
     require_one_kind(study.folder, runs)
     values = runs[0].result.results
+    require_alike(runs)
     metric = known_metric(metric or values["score"], [*values["metrics"], "loss"])
-    baseline = known_baseline(baseline, [run.label for run in runs])
+    asked, labels = baseline, [run.label for run in runs]
+    if asked is not None:
+        asked = known_baseline(asked, [entry.label for entry in study.entries.values()])
+    baseline = known_baseline(asked if asked in labels else None, labels)
     scores = tidy(runs)
-    wide = by_seed(scores, metric)
-    compared = differences(runs, baseline, metric, wide[MEAN])
+    wide, left_out = by_seed(scores, metric), undefined(scores, metric)
+    compared = differences(runs, baseline, metric, wide[MEAN], left_out)
     held_out = tuple(dict.fromkeys(scores.loc[~scores["trained"], "site"]))
     trained = dict.fromkeys(scores.loc[scores["trained"], "site"])
     budgets = scores.groupby("entry", sort=False)[list(BUDGET)].mean()
@@ -122,7 +140,9 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
         differences=compared,
         missing=missing,
         notes=[
+            *about_baseline(asked, baseline),
             *about_seeds(runs),
+            *about_undefined(left_out, metric),
             *about_budgets(budgets, baseline),
             *about_settings(runs),
             *about_tests(compared, runs, metric),
@@ -178,6 +198,15 @@ def require_one_kind(folder: Path, runs: Sequence[Finished]) -> None:
         )
 
 
+def require_alike(runs: Sequence[Finished]) -> None:
+    """Refuse runs of an entry that were not trained alike, and its one seed run twice."""
+    first: dict[str, Finished] = {}
+    for run in runs:
+        other = first.setdefault(run.label, run)
+        places = ((one.result.path, one.settings) for one in (other, run))
+        require_one_training(run.label, *places)
+
+
 def known_metric(metric: str, known: Sequence[str]) -> str:
     """The metric, if the runs have it."""
     if metric not in known:
@@ -223,17 +252,36 @@ def require_known(study: Study, metric: str | None, baseline: str | None) -> Non
         known_metric(metric, [*make_task(study.task, ("", "")).metrics, "loss"])
 
 
+def about_baseline(asked: str | None, used: str) -> list[str]:
+    """That differences are to another entry than the one asked for, which has no results."""
+    if asked in (None, used):
+        return []
+    return [f"WARNING: {asked} has no finished run, so differences are to {used}"]
+
+
+def about_undefined(sites: Sequence[str], metric: str) -> list[str]:
+    """Sites that no mean has, for want of a score in some run."""
+    if not sites:
+        return []
+    return [
+        f"WARNING: {heading(metric, unit=False)} is not defined for some run at "
+        f"{', '.join(sites)}, which all means and differences leave out"
+    ]
+
+
 def about_seeds(runs: Sequence[Finished]) -> list[str]:
     """Which seeds there are, whether splits differ by them, and whether all entries have all."""
     seeds = sorted({run.seed for run in runs})
     prints = {run.seed: set[str]() for run in runs}
+    of_entry = {run.label: set[str]() for run in runs}
     for run in runs:
         prints[run.seed].add(run.result.results["data_fingerprint"])
+        of_entry[run.label].add(run.result.results["data_fingerprint"])
     protocols = ", ".join(sorted({run.result.results["protocol"] for run in runs}))
     if len(seeds) == 1:
         spread = "A single seed, so nothing is known of how much training varies."
     else:
-        same = len(set().union(*prints.values())) == 1
+        same = all(len(found) == 1 for found in of_entry.values())
         splits = "the same split for all seeds" if same else "a split drawn anew for each seed"
         spread = f"Mean ± standard deviation over {len(seeds)} seeds, {splits}."
     notes = [f"{spread} Protocol: {protocols}."]
@@ -248,7 +296,7 @@ def about_seeds(runs: Sequence[Finished]) -> list[str]:
         if own != seeds:
             notes.append(
                 f"WARNING: {label} has only seed {', '.join(map(str, own))}, so its means are not "
-                "of the same splits as the others'"
+                "of the same seeds as the others'"
             )
     return notes
 
@@ -277,13 +325,11 @@ def about_settings(runs: Sequence[Finished]) -> list[str]:
     """In which settings of the training, beside local epochs, entries differ."""
     notes = []
     for name in map(str, runs[0].settings["schedule"]):
-        who: dict[str, str] = {}
+        who: dict[str, dict[str, None]] = {}
         for run in runs:
-            value = str(run.settings["schedule"].get(name))
-            others = who.get(value, "").split(", ") if value in who else []
-            who[value] = ", ".join(dict.fromkeys([*others, run.label]))
+            who.setdefault(str(run.settings["schedule"].get(name)), {})[run.label] = None
         if len(who) > 1 and name not in ("local_epochs", "rounds"):
-            values = "; ".join(f"{value} ({labels})" for value, labels in who.items())
+            values = "; ".join(f"{value} ({', '.join(labels)})" for value, labels in who.items())
             notes.append(f"{name} differs: {values}")
     return notes
 
@@ -291,11 +337,13 @@ def about_settings(runs: Sequence[Finished]) -> list[str]:
 def about_tests(compared: Sequence[Difference], runs: Sequence[Finished], metric: str) -> list[str]:
     """What was tested, in words."""
     tested = [one for one in compared if one.test]
+    if metric == "loss":
+        return ["Nothing was tested: the loss is known of a part as a whole, and not by case."]
     if not tested:
         return ["Nothing was tested: no two entries have test cases of one split to be paired."]
     first = tested[0]
-    known = all("group" in run.result.cases for run in runs)
-    unit = "patients or lesions" if known else "test images (runs that did not note the patient)"
+    known = all(run.result.patients_known for run in runs)
+    unit = "patients or lesions" if known else "test images (not all patients are known)"
     few = dict.fromkeys(site for one in tested for site in one.few)
     warned = [
         f"WARNING: fewer than {TOO_FEW} test patients at {', '.join(few)}: drawn again and again "
@@ -311,6 +359,7 @@ def about_tests(compared: Sequence[Difference], runs: Sequence[Finished], metric
         "Intervals and p-values speak of chance in the choice of test cases, for the models that "
         "were trained. How much training itself varies shows only in the spread over the seeds.",
         *(warned if few else []),
+        *([] if known else [UNKNOWN_PATIENTS]),
     ]
 
 

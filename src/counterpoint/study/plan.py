@@ -20,6 +20,8 @@ from counterpoint.study.budget import Budget, Fit, common_schedule, fitting_epoc
 from counterpoint.study.entry import Entry, folder_name
 
 FILE = "study.yaml"
+OF_ALL = ("seed", "task", "root", "sites", "holdout", "classes")
+"""Last parts of the names of settings that an entry can't have of its own."""
 EPOCHS = ("local_epochs", "schedule.local_epochs")
 
 
@@ -152,7 +154,10 @@ class Study:
             "budget": self.budget,
             "seeds": list(self.seeds),
             "settings": dict(self.settings),
-            "entries": {name: dataclasses.asdict(entry) for name, entry in self.entries.items()},
+            "entries": {
+                name: dataclasses.asdict(replace(entry, name=entry.label))  # its file may go
+                for name, entry in self.entries.items()
+            },
         }
         plain = json.loads(json.dumps(values, default=str))
         write_text(self.folder / FILE, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
@@ -188,6 +193,12 @@ def plan(
         raise SettingsError("a study needs at least one seed")
     study = with_entries(study, entries)
     for entry in study.entries.values():
+        for name in entry.settings:
+            if name.rpartition(".")[2] in OF_ALL:
+                raise SettingsError(
+                    f"entry '{entry.label}': {name} must be the same for all entries, or their "
+                    "scores can't be compared; say it once for all of them, or make two studies"
+                )
         study.settings_of(entry, study.seeds[0])
     return study
 
@@ -199,10 +210,14 @@ def with_entries(study: Study, entries: Iterable[Entry]) -> Study:
     for entry in entries:
         if entry.label not in labels:
             known[folder_name(entry.label, list(known))] = entry
-        elif entry not in known.values():
+        elif not any(_same(entry, one) for one in known.values()):
             raise SettingsError(f"two entries are called '{entry.label}'; give one another name")
         labels.add(entry.label)
     return replace(study, entries=known)
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    return (one.label, one.method, one.settings) == (other.label, other.method, other.settings)
 
 
 def open_study(folder: Path) -> Study:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -12,10 +13,13 @@ import pandas as pd
 from counterpoint.data.batches import split_into_batches
 from counterpoint.errors import StateError
 from counterpoint.results import Result
+from counterpoint.settings import flatten
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.study.plan import Planned
 
 LOWER_IS_BETTER = ("loss", "hd95")
+Settings = tuple[Path | str, dict[str, Any]]
+"""Where settings are from, and what they are."""
 BUDGET = ("rounds", "local_epochs", "local_steps", "gradients", "bytes_up", "bytes_down")
 
 
@@ -68,6 +72,34 @@ class Finished:
         }
 
 
+_OWN_MATTER = ("seed", "method", "data.split_seed", "data.root", "machine.")
+"""Beginnings of the names of settings in which runs of one entry may differ."""
+
+
+def require_one_training(label: str, one: Settings, other: Settings) -> None:
+    """Refuse two runs of an entry that were not trained alike: their mean would be of nothing.
+
+    A method in a file of one's own may have changed between them. Settings that only one of them
+    has are of another version.
+
+    Args:
+        label: of the entry.
+        one: folder of a run, and its settings as in ``settings.yaml``.
+        other: of another run, or of what it would be now.
+
+    Raises:
+        StateError: naming the runs and the first setting that differs.
+    """
+    first, second = (dict(flatten(values)) for _, values in (one, other))
+    for name in first.keys() & second.keys():
+        if not name.startswith(_OWN_MATTER) and first[name] != second[name]:
+            raise StateError(
+                f"runs of '{label}' were not trained alike: {name} is {first[name]} in {one[0]} "
+                f"and {second[name]} in {other[0]}; has the method's file changed? Call what it "
+                "is now by another name, or move those runs away"
+            )
+
+
 def local_steps(images: dict[str, int], schedule: dict[str, Any]) -> float:
     """Batches that a site trains on in a round, mean over the sites; NaN where not known.
 
@@ -106,8 +138,24 @@ def tidy(runs: Sequence[Finished]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def undefined(scores: pd.DataFrame, metric: str) -> list[str]:
+    """Sites that trained and at which some run has no such score, but others have.
+
+    They are in no run's mean: means over different sites are not compared.
+
+    >>> scores = pd.DataFrame({"site": ["A", "A"], "trained": True, "hd95": [1.0, np.nan]})
+    >>> undefined(scores, "hd95")
+    ['A']
+    """
+    known = scores[scores["trained"]].groupby("site", sort=False)[metric]
+    found = known.count().between(1, known.size() - 1)
+    return [str(site) for site in found.index[found]]
+
+
 def by_seed(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A row an entry and seed; a column a site, and ``mean`` and ``worst site`` of those trained.
+
+    The last two are of the sites that are not `undefined`, if there are any others.
 
     >>> scores = pd.DataFrame({"entry": "a", "seed": 1, "site": ["A", "B"], "trained": True,
     ...                        "dice": [0.5, 0.75]})
@@ -117,7 +165,9 @@ def by_seed(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     keys = ["entry", "seed"]
     order = list(dict.fromkeys(scores["site"]))
     wide = scores.pivot(index=keys, columns="site", values=metric)[order]
-    own = scores[scores["trained"]].groupby(keys)[metric]
+    rows, left_out = scores[scores["trained"]], undefined(scores, metric)
+    everywhere = rows[~rows["site"].isin(left_out)]
+    own = (rows if everywhere.empty else everywhere).groupby(keys)[metric]
     worst = own.max() if metric in LOWER_IS_BETTER else own.min()
     wide[[MEAN, WORST]] = pd.DataFrame({MEAN: own.mean(), WORST: worst})
     return wide.rename_axis(columns=None).loc[scores[keys].drop_duplicates().agg(tuple, axis=1)]

@@ -56,7 +56,7 @@ def markdown(found: Findings) -> str:
     """The tables and notes as Markdown."""
     parts = []
     for sheet in sheets(found):
-        head = [f"**{sheet.title}**", "", _row(sheet.columns)]
+        head = [f"**{sheet.title}**", "", _row(_escaped([sheet.columns])[0])]
         head.append("|---|" + "---:|" * (len(sheet.columns) - 1))
         cells = (
             [f"**{c}**" if (at, place) in sheet.best else c for place, c in enumerate(texts)]

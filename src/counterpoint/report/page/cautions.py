@@ -53,9 +53,13 @@ def _comparison(study: Study) -> Iterator[str]:
                 f"{listed(odd)}: not tested on the same images as {first.label} with the same "
                 "seed, so there are no intervals for differences to it."
             )
-        counts = {len(arm.runs) for arm in study.arms}
-        if len(counts) > 1:
-            yield "The methods were not run with equally many seeds; the table says how many."
+        seeds = {arm.label: [str(run.seed) for run in arm.runs] for arm in study.arms}
+        if len({tuple(own) for own in seeds.values()}) > 1:
+            said = "; ".join(f"{label} {', '.join(own)}" for label, own in seeds.items())
+            yield (
+                "The methods were not run with the same seeds, so scores side by side are not of "
+                f"the same splits; a difference is of the seeds that both have. Seeds: {said}."
+            )
     if study.unfinished:
         yield f"Not finished, and left out: {listed(list(study.unfinished))}."
     versions = {str(run.values["versions"]) for run in study.runs}

@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from counterpoint.figures.lines import Line, draw_lines
 from counterpoint.figures.retrogress import curve
@@ -214,7 +214,9 @@ def _figure(
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_locator(loss_ticks(seen))
+
+    seen = [y for tracks in panels.values() for track in tracks for y in track.line.y]
 
     def words(site: str, tracks: list[Track]) -> str:
         ends = [f"{t.line.label} ends at {t.line.y[-1]:.3g}" for t in tracks if len(t.line.y)]
@@ -243,6 +245,18 @@ def _figure(
         legend=legend,
         key=key,
     )
+
+
+def loss_ticks(values: Sequence[float]) -> Locator:
+    """Where the axis of these losses has numbers: 1, 2, 5, 10, ..., or closer where they are near.
+
+    >>> loss_ticks([0.6, 1.2]).tick_values(0.6, 1.2).round(3).tolist()
+    [0.6, 0.8, 1.0, 1.2]
+    """
+    usual, known = LogLocator(subs=(1, 2, 5)), [y for y in values if 0 < y < math.inf] or [1]
+    low, high = min(known), max(known)
+    inside = [tick for tick in usual.tick_values(low, high) if low <= tick <= high]
+    return usual if len(inside) > 2 else MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
 
 
 def _table(what: str, site: str, tracks: list[Track]) -> Table:

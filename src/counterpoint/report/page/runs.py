@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +93,11 @@ class Run:
         """The run's seed."""
         return int(self.values["seed"])
 
+    @property
+    def seeds(self) -> tuple[int, str]:
+        """The run's seed, and that of its split where it has one of its own."""
+        return self.seed, str(self.settings.get("data.split_seed"))
+
     @cached_property
     def _by_site(self) -> dict[str, pd.DataFrame]:
         groups = self.cases.groupby("site", sort=False)
@@ -175,8 +180,7 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
     Runs are compared seed by seed. The interval is paired: in each draw both are scored on the
     same patients. There is none where the two were not tested on the same cases.
     """
-    partners = {run.seed: run for run in other.runs}
-    pairs = [(run, partners[run.seed]) for run in arm.runs if run.seed in partners]
+    pairs = in_pairs(arm, other)
     values = [[run.values["test"][site][metric] for run in pair] for pair in pairs]
     if not pairs or any(None in pair for pair in values):
         return None
@@ -188,6 +192,21 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
     patients = min(run.patients_of(site).nunique() for run, _ in pairs)
     ends = interval(drawn_runs([one - two for one, two in drawn]))
     return Estimate(mean, *ends, patients=patients)
+
+
+def in_pairs(arm: Arm, other: Arm) -> list[tuple[Run, Run]]:
+    """The runs of two arms with the same seeds."""
+    partners = {run.seeds: run for run in other.runs}
+    return [(run, partners[run.seeds]) for run in arm.runs if run.seeds in partners]
+
+
+def of_common_seeds(arm: Arm, other: Arm) -> tuple[Arm, Arm]:
+    """Two arms with the seeds only that both have; as they are where there are none."""
+    pairs = in_pairs(arm, other)
+    if not pairs:
+        return arm, other
+    one, two = zip(*pairs, strict=True)
+    return replace(arm, runs=one), replace(other, runs=two)
 
 
 def same_cases(one: Run, two: Run, site: str) -> bool:
@@ -312,12 +331,25 @@ def _arms(runs: Sequence[Run]) -> list[Arm]:
         (tuple(sorted(group, key=lambda run: run.seed)) for group in groups.values()),
         key=lambda group: kinds.index(kind_of(group[0])),
     )
+    for group in sorted_groups:
+        _require_different(group)
     labels = _labels(sorted_groups)
     first = 0 if kind_of(sorted_groups[0][0]) == "local" else 1  # grey is for training alone
     return [
         Arm(f"s{first + place}", label, kind_of(group[0]), group)
         for place, (label, group) in enumerate(zip(labels, sorted_groups, strict=True))
     ]
+
+
+def _require_different(group: Sequence[Run]) -> None:
+    first: dict[tuple[int, str], Run] = {}
+    for run in group:
+        other = first.setdefault(run.seeds, run)
+        if other is not run:
+            raise SettingsError(
+                f"{other.path} and {run.path} are one method with one seed, and would count as "
+                "two runs; leave one of them out"
+            )
 
 
 def _identity(run: Run) -> dict[str, Any]:

@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 
 from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
-from counterpoint.report.page.runs import FEW, Arm, Estimate, Study, difference
+from counterpoint.report.page.runs import (
+    FEW,
+    Arm,
+    Estimate,
+    Study,
+    difference,
+    of_common_seeds,
+)
 from counterpoint.report.page.words import (
     between,
     counted,
@@ -126,7 +133,8 @@ def _by_site(study: Study, local: Arm, joined: Arm) -> Items:
 
 def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
     metric, unit = study.score, unit_of(study.score)
-    alone, together = (arm.score(site, metric).value for arm in (local, joined))
+    pair = of_common_seeds(local, joined)
+    alone, together = (arm.score(site, metric).value for arm in pair)
     gain = difference(joined, local, site, metric)
     names = "alone", "together"
     if site == study.holdout:  # it has no model of its own
@@ -194,7 +202,10 @@ def _table(study: Study) -> Table:
     of = "Mean of those that trained" if study.holdout else "Mean"
     mean: list[str | Cell] = [of, *(number(metric, arm.mean(metric)) for arm in arms)]
     if local and joined:
-        mean.append(points(metric, joined.mean(metric) - local.mean(metric)))
+        gains = [difference(joined, local, site, metric) for site in study.training_sites]
+        known = [gain.value for gain in gains if gain]
+        whole = len(known) == len(gains)  # else it would be another mean than those beside it
+        mean.append(points(metric, sum(known) / len(known)) if whole else "-")
     else:
         mean += [number(other, arms[0].mean(other)) for other in others(study)]
     caption = (
@@ -240,17 +251,19 @@ def _chosen(study: Study) -> Details:
         "again with replacement."
         + (" Where several seeds were run, seeds are drawn as well." if several else ""),
     ]
-    if (count := (len(study.arms) - 1) * len(study.sites)) > 1 and study.local:
+    joining = [arm for arm in study.arms if arm.kind in ("common", "personal")]
+    if (count := len(joining) * len(study.sites)) > 1 and study.local:
         sentences.append(
             f"There are {count} differences to training alone on this page, each judged by itself: "
             f"if none were real, about {count / 20:.1f} of them would be called clear all the same."
         )
     if len(study.runs) == 1:
         sentences = sentences[:1]
-        sentences.append("Patients were drawn with replacement, all images of one together.")
-    elif not all("group" in run.cases for run in study.runs):
+    if not all(run.result.patients_known for run in study.runs):
         sentences.append(
-            "These runs do not say which images are of one patient, so images were drawn one by "
-            "one; where a patient has many, the interval is somewhat too narrow."
+            "It is not known of all images whose they are, so those were drawn one by one; where a "
+            "patient has many, the interval is somewhat too narrow."
         )
+    elif len(study.runs) == 1:
+        sentences.append("Patients were drawn with replacement, all images of one together.")
     return Details("How to read these numbers", [Items(sentences)])

@@ -58,7 +58,7 @@ def _used_ids(root: ElementTree.Element) -> set[str]:
     for element in root.iter():
         used.update(re.findall(r"url\(#([^)]+)\)", element.get("clip-path", "")))
         used.add(element.get(_LINK, "")[1:])
-    return used
+    return used - {""}
 
 
 def _rename(element: ElementTree.Element, name: str, used: set[str], marks: Sequence[Mark]) -> None:
