@@ -1,24 +1,29 @@
 """How many sites train side by side."""
 
-import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
-from counterpoint import api, calibration
+from counterpoint import api, calibration, crew
 from counterpoint.calibration import choose_workers
-from counterpoint.crew import share_cores
+from counterpoint.crew import Event, Report, share_cores
+from counterpoint.memory import available, resident
 from counterpoint.settings import make_settings
 from counterpoint.tasks import make_task
 
 SHAPE = (3, 16, 16)
 
 
-def choose(*images: int, most: int = 2, **settings: object) -> int:
+def told(event: Event) -> None:
+    """Report nothing."""
+
+
+def choose(*images: int, most: int = 2, report: Report = told, **settings: object) -> int:
     chosen = make_settings("fedavg", "phantom", {"model": "tests.networks:Tiny", **settings})
     task = make_task("classification", ("a", "b"), chosen.method.schedule.loss)
-    return choose_workers(chosen, task, SHAPE, images, most, threads=1)
+    return choose_workers(chosen, task, SHAPE, images, most, threads=1, report=report)
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_a_short_run_is_not_worth_the_start_of_processes(takes):
     ],
 )
 def test_the_sites_share_two_cores(monkeypatch, images, asked, given):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(crew, "cores", lambda: 2)
     assert share_cores(images, *asked, torch.device("cpu")) == given
 
 
@@ -113,3 +118,41 @@ def test_models_work_at_once():
 
     batch = torch.ones(2, 3, 4, 4)
     assert calibration._seconds([Waiting() for _ in range(3)], batch, torch.float32) > 0
+
+
+@pytest.mark.parametrize(("name", "workers"), [("mps", 1), ("cuda:1", 1), ("xpu", 1), ("cuda", 3)])
+def test_workers_of_devices_beside_the_cpu(monkeypatch, name, workers):
+    """One a GPU that can be told apart; side by side on one they only take each other's memory."""
+    monkeypatch.setattr(crew, "cores", lambda: 64)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert share_cores([50] * 4, None, None, torch.device(name)) == (workers, 16)
+
+
+def test_no_more_workers_than_memory_has_room_for(takes, monkeypatch):
+    takes(0.1, 0.11)
+    monkeypatch.setattr(calibration, "available", lambda: 4 * calibration.PROCESS + 1e9)
+    sizes = iter([0, 5e8])
+    monkeypatch.setattr(calibration, "resident", lambda: next(sizes))
+    said: list[Event] = []
+    assert choose(400, 400, 400, 400, most=4, rounds=50, batch_size=16, report=said.append) == 2
+    assert said == [
+        {
+            "note": "there are cores for 4 sites side by side, and memory for 2; with --max-batch, "
+            "batches in parts, they take less"
+        }
+    ]
+
+
+def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path):
+    assert available(tmp_path) == float("inf")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   8000 kB\n")
+    assert available(tmp_path) == 8000 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.current").write_text("1000\n")
+    for limit, left in (("max", 8000 * 1024), ("3000", 2000), ("500", 0)):
+        (group / "memory.max").write_text(limit)
+        assert available(tmp_path) == left
+    assert resident(tmp_path / "none") == 0
+    assert Path("/proc").exists() == (resident() > 1e6)

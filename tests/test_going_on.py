@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +24,9 @@ from safetensors.torch import load_file
 
 from counterpoint import load, resume, run
 from counterpoint.cli.common import going_on
-from counterpoint.crew import gather
+from counterpoint.crew import gather, memory_in_words
 from counterpoint.data import write_phantom
-from counterpoint.errors import StateError, TrainingError
+from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.folder import RunFolder, fingerprint
 from counterpoint.results import Result
 from counterpoint.settings import make_settings
@@ -702,3 +704,55 @@ def test_two_processes_on_one_run(stopped, tiny):
     assert code == 1
     assert f"another process is working on {stopped}" in errors
     assert_same(stopped, tiny)
+
+
+def crew_of(device: str = "cpu") -> Any:
+    settings = make_settings("fedavg", "phantom", {"model": "tests.running:Tiny", "device": device})
+    return gather(settings, Classification(("a", "b")), (3, 32, 32), 2, 1, print)
+
+
+def process_id(client: object, job: object, report: object) -> int:
+    return os.getpid()
+
+
+def test_a_worker_that_dies_between_two_rounds_says_so() -> None:
+    with crew_of() as crew:
+        first, *_ = crew(process_id, range(4))
+        os.kill(first, signal.SIGKILL)
+        time.sleep(1)
+        with pytest.raises(TrainingError, match="was ended from outside"):
+            list(crew(process_id, range(4)))
+
+
+def test_what_is_wrong_at_the_start_of_a_worker_is_said() -> None:
+    """And not that it was ended from outside."""
+    words = "device 'cuda:5' can't be used here"
+    with crew_of("cuda:5") as crew, pytest.raises(SettingsError, match=words):
+        list(crew(process_id, range(4)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_no_bug(error: Exception) -> None:
+    words = "too little memory; try fewer --workers, --max"
+    with pytest.raises(TrainingError, match=words), memory_in_words():
+        raise error
+    with pytest.raises(RuntimeError, match="another"), memory_in_words():
+        raise RuntimeError("another")
+
+
+def test_another_device_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        run("fedavg", "phantom", out=out, report=stop_in(2), **SHORT, **TINY)
+    file = out / "state" / "facts.json"
+    file.write_text(file.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    said: list[dict[str, object]] = []
+    resume(out, report=said.append)
+    assert any("was begun on cuda and goes on on cpu" in str(e.get("warning")) for e in said)

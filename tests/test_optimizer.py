@@ -62,3 +62,19 @@ print("torch._dynamo" in sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("which", SCHEDULES)
+def test_momenta_keep_their_parameters_layout(which: str) -> None:
+    """Read back in another one, a step of a U-Net takes twice as long."""
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, SCHEDULES[which])
+    model(torch.ones(2, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    saved = {n: t.contiguous().clone() for n, t in optimizer_tensors(optimizer).items()}
+    later = make_optimizer(model, SCHEDULES[which])
+    load_optimizer(later, saved)
+    momenta = [t for t in later.state[model.weight].values() if t.dim() == 4]
+    assert momenta
+    assert all(t.stride() == model.weight.stride() for t in momenta)
+    assert all(torch.equal(t, saved[n]) for n, t in optimizer_tensors(later).items())

@@ -64,11 +64,12 @@ def run(
     chosen, federation, sites = prepare(method, data, Path(out), wanted, report)
     made = task_of(chosen, federation)
     if chosen.machine.workers is None:
-        chosen = _calibrated(chosen, federation, made)
+        chosen = _calibrated(chosen, federation, made, report)
     facts = {
         "fingerprint": federation.fingerprint,
         "sites": federation.site_fingerprints,
         "notes": list(federation.notes),
+        "device": str(choose_device(chosen.machine.device)),
     }
     folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
     return _leave(federate(folder, chosen, federation, made, sites, report))
@@ -194,10 +195,16 @@ def read_data(settings: Settings, report: Report = ignore) -> Federation:
 
 def _require_statistics(settings: Settings, federation: Federation) -> None:
     """Refuse statistics of batch norm that would only stand in the results."""
-    method = settings.method
+    method, held = settings.method, federation.holdout
+    if held and method.statistics == "recalibrated" and not (held.table["split"] == "train").any():
+        raise SettingsError(
+            f"statistics 'recalibrated' are taken from training images, and '{held.name}', which "
+            "is held out, has none; give it some (no label of them is used), or use --statistics "
+            "averaged"
+        )
     if method.aggregation.kind != "none" or method.statistics in ("local", "batch"):
         return
-    if method.statistics == "recalibrated" and federation.holdout:
+    if method.statistics == "recalibrated" and held:
         return  # at the site that is held out
     raise SettingsError(
         f"'{method.name}' takes nothing back in, so batch norm's statistics can't be "
@@ -258,13 +265,13 @@ def _cores(settings: Settings, federation: Federation, device: torch.device) -> 
     return share_cores(images, machine.workers, machine.threads, device)
 
 
-def _calibrated(settings: Settings, federation: Federation, task: Task) -> Settings:
+def _calibrated(settings: Settings, federation: Federation, task: Task, report: Report) -> Settings:
     """The settings with the number of workers that was left open."""
     device = choose_device(settings.machine.device)
     workers, threads = _cores(settings, federation, device)
     if device.type == "cpu":
         images, shape = _images(settings, federation), input_shape(federation, settings)
-        workers = choose_workers(settings, task, shape, images, workers, threads)
+        workers = choose_workers(settings, task, shape, images, workers, threads, report)
     return _with_machine(settings, workers, threads)
 
 

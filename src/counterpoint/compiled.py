@@ -31,6 +31,8 @@ def compile_networks(
     inductor.fallback_random = True  # dropout draws what it draws without compilation
     images = torch.rand(batch_size, *shape).contiguous(memory_format=layout(len(shape) + 1))
     images = images.to(device)
+    # Any number of images from the start: else the kernels would depend on the batches before.
+    torch._dynamo.maybe_mark_dynamic(images, 0)
     for model in models:
         model.network.compile()
         try:

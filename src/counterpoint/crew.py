@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import loky
 import torch
 from loky.backend import get_context
-from loky.process_executor import TerminatedWorkerError
+from loky.process_executor import BrokenProcessPool
 
 from counterpoint.client import Client
+from counterpoint.cores import cores
 from counterpoint.errors import SettingsError, TrainingError
 from counterpoint.processor import settle, settled
 from counterpoint.settings import Settings
@@ -97,16 +98,15 @@ def share_cores(
     >>> share_cores([50, 50, 50, 50], workers=9, threads=1, device=torch.device("cpu"))
     (4, 1)
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    there = cores()
     if threads is None:
-        threads = threads_of_one(images, cores)
+        threads = threads_of_one(images, there)
         if workers and threads > 1 and device.type == "cpu":
-            workers = min(workers, cores // threads)  # many times as slow with more than the cores
-    if workers is None and device.type == "cuda":
-        workers = torch.cuda.device_count() if device.index is None else 1
-    workers = workers or max(1, cores // threads)
+            workers = min(workers, there // threads)  # many times as slow with more than the cores
+    if workers is None and device.type != "cpu":
+        several = device.type == "cuda" and device.index is None
+        workers = torch.cuda.device_count() if several else 1
+    workers = workers or max(1, there // threads)
     return min(workers, len(images)), threads
 
 
@@ -168,16 +168,17 @@ def gather(
 
     def crew(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
         waiting = iter(jobs)
-        # only so many at a time, so that results do not pile up before they are taken
-        futures = deque(executor.submit(_work, work, job) for job in islice(waiting, 2 * workers))
         try:
+            # only so many at a time, so that results do not pile up before they are taken
+            first = islice(waiting, 2 * workers)
+            futures = deque(executor.submit(_work, work, job) for job in first)
             while futures:
                 result = futures.popleft().result()
                 futures.extend(executor.submit(_work, work, job) for job in islice(waiting, 1))
                 if failed:
                     raise failed[0]
                 yield result
-        except TerminatedWorkerError as error:
+        except BrokenProcessPool as error:
             raise TrainingError(
                 "a worker process was ended from outside, often for want of memory; "
                 "try fewer --workers or a smaller --batch-size, then `counterpoint resume`"
@@ -199,9 +200,30 @@ def _alone(settings: Settings, task: Task, shape: tuple[int, ...], report: Repor
 
     def crew(work: Callable[..., Any], jobs: Iterable[Any]) -> Iterator[Any]:
         for job in jobs:
-            yield work(client, job, report)
+            with memory_in_words():
+                done = work(client, job, report)
+            yield done
 
     return crew
+
+
+@contextmanager
+def memory_in_words() -> Iterator[None]:
+    """Say what helps where there is too little memory, of a GPU or of the machine.
+
+    Raises:
+        TrainingError: in place of PyTorch's own errors.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            "there is too little memory; try fewer --workers, --max-batch (batches in parts) or a "
+            f"smaller --batch-size [{str(error).splitlines()[0] if str(error) else 'MemoryError'}]"
+        ) from error
 
 
 def _client_on(
@@ -242,6 +264,7 @@ def _listen(
 # What a worker process has: its client, and where it reports to.
 _client: Client | None = None
 _events: Any = None
+_failed: Exception | None = None
 
 
 def _start_worker(
@@ -253,18 +276,22 @@ def _start_worker(
     turns: Any,
     parent: int = 0,
 ) -> None:
-    global _client, _events
+    global _client, _events, _failed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     if parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # With psutil at hand loky ends a worker that has grown by 300 MB; training does.
     loky.process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     settle(threads)
-    device = choose_device(settings.machine.device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", turns.get() % torch.cuda.device_count())
     _events = events
-    _client = _client_on(device, settings, task, shape, events.put)
+    try:
+        name = settings.machine.device
+        if name in ("auto", "cuda") and torch.cuda.is_available():
+            name = f"cuda:{turns.get() % torch.cuda.device_count()}"
+            torch.cuda.set_device(name)  # first, or each worker would take memory of the first GPU
+        _client = _client_on(choose_device(name), settings, task, shape, events.put)
+    except Exception as error:  # loky would only say that the process is gone
+        _failed = error
 
 
 def _end_with(parent: int) -> None:
@@ -275,5 +302,8 @@ def _end_with(parent: int) -> None:
 
 
 def _work(work: Callable[..., Any], job: Any) -> Any:
+    if _failed:
+        raise _failed
     assert _client is not None
-    return work(_client, job, _events.put)
+    with memory_in_words():
+        return work(_client, job, _events.put)

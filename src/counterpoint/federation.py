@@ -96,6 +96,13 @@ def federate(
         "data_notes": list(federation.notes),
         "device": str(choose_device(settings.machine.device)),
     }
+    if (begun := folder.facts().get("device", facts["device"])) != facts["device"]:
+        report(
+            {
+                "warning": f"the run was begun on {begun} and goes on on {facts['device']}: its "
+                "numbers are those of a run that was never stopped up to rounding only"
+            }
+        )
     by_name = {data.name: data for data in clients}
     play = Play(folder, settings, task, shape, tuple(by_name), facts, report, len(clients[0].sites))
     workers = min(settings.machine.workers or 1, len(clients))

@@ -5,6 +5,7 @@ mean, with their checksums, and how long the logs were. It is written last, in o
 then the round has not happened. The two newest are kept: if one is damaged, the other is used.
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -179,8 +180,9 @@ class RunFolder:
             held = filelock.FileLock(self.state / "lock", timeout=0).acquire()
         except filelock.Timeout as error:
             raise StateError(f"another process is working on {self.path}; wait for it") from error
-        except OSError as error:
-            raise write_error(self.state / "lock", error) from error
+        except (OSError, NotImplementedError) as error:  # a file system that has no locks
+            known = error if isinstance(error, OSError) else OSError(errno.ENOLCK, str(error))
+            raise write_error(self.state / "lock", known) from error
         with held:
             try:
                 yield

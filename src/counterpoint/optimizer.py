@@ -57,6 +57,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Payload) -> None:
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
         parameter = parameters[int(index)]
-        # Adam's step counter stays on the CPU.
-        place = tensor.clone() if key == "step" else tensor.to(parameter.device, copy=True)
-        optimizer.state[parameter][key] = place
+        # Adam's step counter stays on the CPU. All else has its parameter's layout, as before it
+        # was saved: in another, a step takes twice as long.
+        like = torch.empty_like(parameter, dtype=tensor.dtype) if key != "step" else tensor.clone()
+        optimizer.state[parameter][key] = like.detach().copy_(tensor)

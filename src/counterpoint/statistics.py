@@ -15,7 +15,8 @@ group          there are none: group norm stands in the place of every batch nor
 =============  ====================================================================================
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -56,6 +57,16 @@ def put_group_norms(network: nn.Module) -> None:
                 setattr(parent, name, nn.GroupNorm(groups, channels, layer.eps, layer.affine))
 
 
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run networks as they are written: compiled, each momentum would be compiled by itself."""
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Estimate the running statistics anew as their mean over ``batches``, at the present weights.
@@ -78,10 +89,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.reset_running_stats()
         layer.train()
     try:
-        for number, images in enumerate(batches, start=1):
-            for layer in layers:
-                layer.momentum = 1 / number  # a plain average over the batches
-            model(images)
+        with uncompiled(model):
+            for number, images in enumerate(batches, start=1):
+                for layer in layers:
+                    layer.momentum = 1 / number  # a plain average over the batches
+                model(images)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -129,11 +129,12 @@ def batches(
             seen, moved = augment(seen, wanted if dense else None, order)
             wanted = wanted if moved is None else moved
         seen = seen.contiguous(memory_format=layout(seen.dim()))
-        if device.type == "cuda":  # from pinned memory the copy runs beside the computation
+        pinned = device.type == "cuda"  # from pinned memory the copy runs beside the computation
+        if pinned:
             seen, wanted = seen.pin_memory(), wanted.pin_memory()
         yield Batch(
-            seen.to(device, non_blocking=True),
-            wanted.to(device, non_blocking=True),
+            seen.to(device, non_blocking=pinned),
+            wanted.to(device, non_blocking=pinned),
             torch.from_numpy(cases),
         )
 

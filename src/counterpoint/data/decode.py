@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from counterpoint.cores import cores
 from counterpoint.data.arrays import Stored
 from counterpoint.data.bad import (
     FORMAT,
@@ -141,7 +142,7 @@ def _dtype(federation: Federation, size: int, folder: Path) -> np.dtype[Any]:
     if all(counts is not None for counts in found):
         return shallow
     paths = [path for table in tables for path in table["image"].drop_duplicates()]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return deep if any(pool.map(is_deep, paths)) else shallow
 
 
@@ -306,7 +307,7 @@ def _in_order(
         except BadImageError as error:
             return [error] * len(file)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(files), _AT_ONCE):
             some = files[start : start + _AT_ONCE]
             large = list(pool.map(lambda file: is_large(file[0].image), some))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
+from counterpoint.cores import cores
 from counterpoint.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -94,7 +95,7 @@ def content_hashes(
     stamps = {path: _stamp(path) for path in paths}
     unknown = [path for path, stamp in stamps.items() if index.get(path, [""])[0] != stamp]
     if unknown:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             found = zip(unknown, pool.map(sha256, unknown), strict=True)
             for done, (path, digest) in enumerate(found, start=1):
                 index[path] = [stamps[path], digest]

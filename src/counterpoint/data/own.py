@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from counterpoint.cores import cores
 from counterpoint.data.dicom import patient_group
 from counterpoint.data.masks import SHADES, highest_class
 from counterpoint.data.site import IGNORED, Reading, Task
@@ -113,7 +114,7 @@ def _mask_classes(tables: dict[str, pd.DataFrame], names: Sequence[str] | None) 
     """Return the names of the masks' values; without ``names`` all masks are looked through."""
     if names is None:
         paths = sorted({path for table in tables.values() for path in table["mask"]})
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             found = dict(zip(paths, pool.map(highest_class, paths), strict=True))
         highest = max(found.values(), default=0)
         if highest > 1 and SHADES in found.values():
@@ -285,7 +286,7 @@ def _groups(raw: pd.DataFrame, images: pd.Series) -> list[str]:
     column = _group_column(raw)
     if column is not None:
         return [clean_label(value) for value in raw[column]]  # "17" may be 17.0 elsewhere
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(_patient, images))
 
 

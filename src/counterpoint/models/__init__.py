@@ -98,8 +98,8 @@ def build_network(
         sides = "x".join(str(side) for side in shape[1:])
         if len(shape) > 3 and not accepted.keys() & set(DIMENSIONS):
             raise SettingsError(
-                f"model '{name}' is for images, not for volumes of {sides}; choose --model unet or "
-                "densenet121, or --volumes slices"
+                f"model '{name}' is for images, not for volumes of {sides}; choose --model unet, "
+                "monai.networks.nets:DenseNet121 or another that has them, or --volumes slices"
             ) from error
         raise SettingsError(
             f"model '{name}' can't take images of {shape[0]} channels and {sides} pixels: {error}"

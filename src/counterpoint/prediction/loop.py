@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from counterpoint.cores import cores
 from counterpoint.crew import Report, choose_device
 from counterpoint.data.batches import batches, scored_at_once
 from counterpoint.data.masks import read_mask
@@ -147,7 +148,7 @@ class _Work:
 
     def _images(self, chunks: list[list[str]], counts: dict[str, int]) -> Iterator[Words]:
         """Give each good file's images (k, C, S, ...), and note how many they are."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for chunk in chunks:
                 for path, images in zip(chunk, pool.map(self._try_to_read, chunk), strict=True):
                     if isinstance(images, str):

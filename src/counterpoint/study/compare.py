@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import loky
 from pydantic import TypeAdapter, ValidationError
 
+from counterpoint.cores import cores
 from counterpoint.errors import SettingsError
 from counterpoint.results import Result
 from counterpoint.settings import Machine, as_dict, flatten
@@ -94,7 +94,7 @@ def compare(
             for sentence in study.fits():
                 report(None, {"note": sentence})
             report(None, {"runs": len(runs)})
-        jobs, machine = share_cores(len(runs), jobs, machine, loky.cpu_count())
+        jobs, machine = share_cores(len(runs), jobs, machine, cores())
         run_missing(study, runs, jobs, machine, report)
         found = find(study, metric, baseline)
         write(found)

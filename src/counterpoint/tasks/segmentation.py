@@ -97,11 +97,14 @@ class Overlaps:
         found = _one_hot(outputs.argmax(1), k) & scored
         truth = _one_hot(target.clamp(min=0), k) & scored
         space = tuple(range(2, found.dim()))
-        true, positive, present = (x.sum(space).double() for x in (found & truth, found, truth))
-        everything = scored.sum(space).double()
+        true, positive, present = (
+            x.sum(space).cpu().double()  # which not every device has
+            for x in (found & truth, found, truth)
+        )
+        everything = scored.sum(space).cpu().double()
         counted = torch.stack(
             [true, positive - true, present - true, everything - positive - present + true], dim=2
-        ).cpu()  # (N, classes, TP FP FN TN)
+        )  # (N, classes, TP FP FN TN)
         for case, row in zip(cases.tolist(), counted, strict=True):
             self.counts[case] = self.counts.get(case, torch.zeros(k, 4).double()) + row
         for one, mask in zip(outputs, target, strict=True):
