@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 from torch._inductor import config as inductor
 
 from counterpoint.data.batches import layout
@@ -31,19 +32,17 @@ def compile_networks(
     inductor.fallback_random = True  # dropout draws what it draws without compilation
     images = torch.rand(batch_size, *shape).contiguous(memory_format=layout(len(shape) + 1))
     images = images.to(device)
-    # Any number of images from the start: else the kernels would depend on the batches before.
-    torch._dynamo.maybe_mark_dynamic(images, 0)
     for model in models:
         model.network.compile()
         try:
             model.train()
             with computing_in(precision, images):
-                outputs = model(images)
+                outputs = model.network(of_any_number(model.prepare(images)))
             outputs.float().mean().backward()
             model.zero_grad()
             model.eval()
             with torch.inference_mode(), computing_in(precision, images):
-                model(images)
+                model.network(of_any_number(model.prepare(images)))
         except Exception as error:  # compilers fail in many ways, none of which is the user's
             reason = str(error).strip().splitlines()[0]
             raise SettingsError(
@@ -51,3 +50,13 @@ def compile_networks(
                 "leave out --set compile=true"
             ) from error
     return time.perf_counter() - start
+
+
+def of_any_number(images: Tensor) -> Tensor:
+    """Images, of whose number a network is compiled for any from the start.
+
+    Else it would be when a second number comes, and what a process computes would depend, by
+    rounding, on what it has computed before.
+    """
+    torch._dynamo.maybe_mark_dynamic(images, 0)
+    return images
