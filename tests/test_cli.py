@@ -146,7 +146,7 @@ def test_wrong_words_exit_with_2_and_say_what_to_do(
 
 def test_debug_shows_the_traceback() -> None:
     done = call("--debug", "run", "prfl", "phantom")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" in done.stderr
 
 
@@ -174,3 +174,111 @@ def test_live_display_on_a_terminal(tmp_path: Path) -> None:
     for words in (b"of 2", b"east", b"macro-F1", b"0:0"):
         assert words in seen, words
     assert any(stage in seen for stage in (b"recover", b"exchange", b"sublimate"))
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("--set", "local=ditto"), "ditto"),
+        (("--set", "local.kind=ditto"), "ditto"),
+        (("--local", "ditto"), "ditto"),
+        ((), "deputy"),
+    ],
+)
+def test_options_win_over_a_file_by_whatever_name(tmp_path: Path, words, kind) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text("local: {kind: deputy, exchange: 0.2}\nschedule: {lr: 0.5}\nrounds: 9\n")
+    given = [*SMALL, "--config", file, "--set", "lr=0.25", *words]
+    done = call("run", "fedavg", "phantom", *given, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    saved = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert saved["local"]["kind"] == kind
+    assert (saved["schedule"]["lr"], saved["schedule"]["rounds"]) == (0.25, 2)
+
+
+def test_one_setting_by_two_options_is_refused(tmp_path: Path) -> None:
+    done = call("run", "fedavg", "phantom", "--local", "plain", "--set", "local=deputy")
+    assert done.returncode == 2
+    assert "--set local=deputy: local.kind is given twice" in done.stderr
+
+
+def test_a_file_of_another_method_is_noted(finished: Path, tmp_path: Path) -> None:
+    given = ["--config", finished / "settings.yaml", "--out", tmp_path / "run"]
+    done = call("run", "fedavg", "phantom", *given, "--rounds", "1")
+    assert "is that of 'prrfl', and is used under the name of 'fedavg'" in done.stderr
+
+
+def test_a_home_is_found_by_its_sign(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves the ~ of --out=~/runs as it is."""
+    monkeypatch.setenv("HOME", str(finished.parent))
+    done = call("show", "~/run")
+    assert done.returncode == 0, done.stderr
+    done = call("report", "~/run", "--out=~/page.html")
+    assert (finished.parent / "page.html").exists()
+    done = call("report", finished, f"--out={finished}/settings.yaml")
+    assert (done.returncode, "is no page" in done.stderr) == (2, True)
+
+
+def test_who_reads_may_have_enough(finished: Path) -> None:
+    words = f"{sys.executable} -m counterpoint.cli methods --json | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    full = f"{sys.executable} -m counterpoint.cli methods --json > /dev/full"
+    done = subprocess.run(["bash", "-c", full], capture_output=True, text=True, check=False)
+    assert "bug" not in done.stderr
+
+
+def test_letters_that_a_terminal_lacks_are_written_otherwise(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("site,image,label\n")
+    env = {"PYTHONIOENCODING": "ascii", "COLUMNS": "200", "PATH": os.environ["PATH"]}
+    words = [sys.executable, "-m", "counterpoint.cli", "inspect", str(tmp_path / "Lyon é")]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    assert "Lyon \\xe9' is neither a data set" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "fedavg", "phantom", "--seed", str(2**64)], "seed"),
+        (["run", "fedavg", "phantom", "--set", "data.split_seed=-1"], "data.split_seed"),
+        (["run", "fedavg", "phantom", "--threads", "100000"], "100000 threads on"),
+        (["run", "fedavg", "phantom", "--device", "meta"], "device 'meta' can't be used"),
+        (["run", "fedavg", "phantom", "--privacy", "payload", "--set", "delta=1"], "delta"),
+        (["cache", "--older-than", "nan"], "no number of days"),
+        (["inspect", "phantom", "--window", "a,b"], "must be two numbers"),
+        (
+            ["compare", "fedavg", "--data", "phantom", "--seeds", "20240101", "--out", "s"],
+            "(--seeds 20240101,)",
+        ),
+        (["compare", "fedavg", "--vary", "lr=1", "--vary", "lr=2", "--out", "s"], "named twice"),
+        (["flower", "init", "fedavg", "phantom", "--json", "--classes", "a,b"], "name the sites"),
+    ],
+)
+def test_odd_values_are_no_bugs(words: list[str], said: str, tmp_path: Path) -> None:
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "bug" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_in_one_folder_at_once(tmp_path: Path) -> None:
+    """One of them makes it, and its settings are those that are saved."""
+    command = [sys.executable, "-m", "counterpoint.cli", "run", "fedavg", "phantom", *SMALL]
+    processes = [
+        subprocess.Popen(
+            [*command, "--lr", lr, "--out", str(tmp_path / "run")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        for lr in ("0.1", "0.2")
+    ]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes)[0] == 0, said
+    assert sorted(codes)[1] in (1, 2), said
+    saved = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert saved["schedule"]["lr"] == (0.1, 0.2)[codes.index(0)]

@@ -39,6 +39,7 @@ from counterpoint.resampling import (
     score_of,
     weighted_mean,
 )
+from counterpoint.results import Result
 from tests.browser import Visit, chromium  # noqa: F401  (a fixture)
 from tests.running import SHORT, TINY
 
@@ -260,6 +261,18 @@ def test_patients_that_are_not_known_are_not_said_to_be_drawn(folder: Path, tmp_
     assert "Patients were drawn" in known
     assert "Patients were drawn" not in unknown
     assert "It is not known of all images whose they are" in unknown
+
+
+def test_a_run_whose_cases_stayed_at_the_sites(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "local-1", tmp_path / "together")
+    (tmp_path / "together" / "test_cases.csv").unlink()
+    shutil.rmtree(tmp_path / "together" / "models")
+    with pytest.raises(StateError, match="those of a run across sites stayed at the sites"):
+        write_report(tmp_path / "together")
+    with pytest.raises(StateError, match="models and test cases stayed at the sites"):
+        Result(tmp_path / "together").model()
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "together")]).stdout
+    assert "scores.csv, results.json, payloads.csv" in shown
 
 
 def test_ids_are_different(text: str) -> None:

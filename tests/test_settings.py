@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from counterpoint.effects import without_effect
 from counterpoint.errors import SettingsError
 from counterpoint.methods import methods
 from counterpoint.settings import as_dict, flatten, from_dict, make_settings, read_file, to_yaml
@@ -45,7 +46,7 @@ def test_a_part_of_another_kind_has_its_own_defaults() -> None:
         ({"exchange": 2.0}, "exchange <= sublimate"),
         (
             {"mu": 1.0},
-            r"unknown setting 'mu' \(it belongs to local 'proximal' or local 'contrastive'",
+            r"unknown setting 'local.mu' \(it belongs to local 'proximal' or local 'contrastive'",
         ),
         ({"harmonise": "amplitude", "band": 1.5}, "band must be"),
         ({"seed": -1}, "seed"),
@@ -82,3 +83,34 @@ def test_a_setting_that_is_twice_in_a_file_is_refused(tmp_path: Path) -> None:
     file.write_text("schedule:\n  rounds: 1\n  lr: 0.1\n  rounds: 3\n")
     with pytest.raises(SettingsError, match=r"line 4, column 3: 'rounds' is twice"):
         read_file(file)
+
+
+def test_a_setting_that_is_given_under_two_names_is_refused() -> None:
+    words = "'schedule.lr' and 'lr' are one setting; give it once"
+    with pytest.raises(SettingsError, match=words):
+        make_settings("fedavg", "phantom", {"schedule.lr": 1, "lr": 2})
+    with pytest.raises(SettingsError, match=r"'local' and 'local\.kind' are one setting"):
+        make_settings("fedavg", "phantom", {"local": "plain", "local.kind": "ditto"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"adaptive": True}, "adaptive has no effect: there is no perturbation"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum has no effect: the optimiser is 'adam'"),
+        ({"keep_optimizer": True}, "keep_optimizer has no effect"),
+        ({"select_last": 0.5, "participation": 0.5}, "select_last has no effect"),
+        ({"aggregation": "none", "weighting": "images"}, "weighting has no effect"),
+        ({"pooled": True, "participation": 0.5}, "participation has no effect"),
+    ],
+)
+def test_settings_that_do_nothing_are_said(changes: dict[str, object], words: str) -> None:
+    (said,) = without_effect(make_settings("fedavg", "phantom", changes).method)
+    assert words in said
+
+
+@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_no_method_has_settings_that_do_nothing(method: str, task: str) -> None:
+    said = without_effect(make_settings(method, "retina", {"data.task": task}).method)
+    assert [one for one in said if method not in ("local", "finetune")] == []

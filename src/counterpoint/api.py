@@ -12,13 +12,14 @@ import counterpoint.data as readers
 from counterpoint.calibration import choose_workers
 from counterpoint.crew import Event, Report, choose_device, one_at_a_time, share_cores, told
 from counterpoint.data.site import Federation, SiteData
+from counterpoint.effects import without_effect
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate, input_shape
 from counterpoint.first import new_predictor
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
 from counterpoint.results import Result
-from counterpoint.settings import Data, Settings, changed, flatten, make_settings
+from counterpoint.settings import Data, Settings, changed, full_names, make_settings
 from counterpoint.tasks import Task, make_task
 
 
@@ -60,8 +61,9 @@ def run(
     >>> sorted(result.table.columns)
     ['accuracy', 'auc', 'loss', 'macro_f1']
     """
-    report, wanted = one_at_a_time(report), {**(settings or {}), **options}
-    chosen, federation, sites = prepare(method, data, Path(out), wanted, report)
+    report, wanted = one_at_a_time(report), full_names(settings or {}) | full_names(options)
+    out = Path(out).expanduser()
+    chosen, federation, sites = prepare(method, data, out, wanted, report)
     made = task_of(chosen, federation)
     if chosen.machine.workers is None:
         chosen = _calibrated(chosen, federation, made, report)
@@ -71,7 +73,7 @@ def run(
         "notes": list(federation.notes),
         "device": str(choose_device(chosen.machine.device)),
     }
-    folder = RunFolder.create(Path(out), chosen, made.metrics, facts)
+    folder = RunFolder.create(out, chosen, made.metrics, facts)
     return _leave(federate(folder, chosen, federation, made, sites, report))
 
 
@@ -84,14 +86,19 @@ def prepare(
 ) -> tuple[Settings, Federation, list[SiteData]]:
     """Make the settings of a run, read and decode its data, and check that all of it will do."""
     name = data.name if isinstance(data, Federation) else os.fspath(data)
-    wanted = dict(flatten(settings))
-    for place in ("root", "data.root"):
-        if isinstance(wanted.get(place), os.PathLike):
-            wanted[place] = os.fspath(wanted[place])
-    task = wanted.pop("task", None)
-    task = wanted.pop("data.task", task)
+    wanted = full_names(settings)
+    if isinstance(wanted.get("data.root"), os.PathLike):
+        wanted["data.root"] = os.fspath(wanted["data.root"])
+    task = wanted.pop("data.task", None)
+    if isinstance(data, Federation) and task not in (None, data.task):
+        raise SettingsError(
+            f"the federation was loaded for {data.task}, and the task asked for is {task}; load it "
+            f"with task='{task}'"
+        )
     task = data.task if isinstance(data, Federation) else readers.task_of(name, task)
     chosen = make_settings(method, name, {**wanted, "data.task": task})
+    for sentence in without_effect(chosen.method):
+        report({"note": sentence})
     RunFolder.check_free(out)
     device = choose_device(chosen.machine.device)
     if not isinstance(data, Federation):
@@ -133,7 +140,7 @@ def resume(
         StateError: if the folder is not a run's, its data changed, or all saved rounds are
             damaged.
     """
-    folder, report = RunFolder.open(Path(out)), one_at_a_time(report)
+    folder, report = RunFolder.open(Path(out).expanduser()), one_at_a_time(report)
     chosen = folder.settings(method)
     if folder.finished:
         report({"note": f"{folder.path} was complete already"})

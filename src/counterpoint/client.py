@@ -356,10 +356,14 @@ class Client:
 
     def _require_finite(self, loss: object, when: str, row: Row) -> None:
         if not math.isfinite(float(str(loss))):
+            cures = [f"a lower learning rate than {self.schedule.lr:g} (--lr)"]
+            if noise := getattr(self.method.privacy, "noise", 0):
+                cures.insert(0, f"less noise than {noise:g} (--set privacy.noise)")
+            if self.method.perturbation:
+                cures.append(f"less perturbation than {self.method.perturbation:g}")
             raise TrainingError(
                 f"{when}, site '{row['site']}': the loss of the {row['model']} is {loss}. Nothing "
-                f"of this round was kept; a lower learning rate than {self.schedule.lr:g} (--lr) "
-                "may help"
+                f"of this round was kept; {', or '.join(cures)} may help"
             )
 
     def score(self, split: str) -> Iterator[Row]:

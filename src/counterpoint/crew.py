@@ -29,6 +29,8 @@ from counterpoint.tasks import Task
 
 GAIN = 0.9
 """The number of threads to this power is how much faster they are than one: two nearly twice."""
+MOST_THREADS = 64
+"""On a core; PyTorch breaks down with thousands."""
 MOST_STARTS = 256
 """Worker processes are numbered as they start, so that GPUs go round; more than ever start."""
 
@@ -73,7 +75,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(
@@ -99,6 +101,11 @@ def share_cores(
     (4, 1)
     """
     there = cores()
+    if threads and threads > MOST_THREADS * there:
+        raise SettingsError(
+            f"{threads} threads on {there} cores; --threads are those of one worker, at most "
+            f"{MOST_THREADS * there} here, and best as many as there are cores"
+        )
     if threads is None:
         threads = threads_of_one(images, there)
         if workers and threads > 1 and device.type == "cpu":

@@ -8,6 +8,7 @@ then the round has not happened. The two newest are kept: if one is damaged, the
 import errno
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -113,21 +114,34 @@ class RunFolder:
         """
         cls.check_free(path)
         folder, was_there = cls(path), path.exists()
+        failed: Exception | None = None
         try:
             folder.state.mkdir(parents=True, exist_ok=True)
-            logs = {"scores.csv": [*SCORES, *metrics, *LOSSES], "payloads.csv": PAYLOADS}
-            for log, columns in logs.items():
-                write_text(path / log, _csv_line({c: c for c in columns}, columns))
-            facts = {**facts, "settings": fingerprint(as_dict(settings)), "columns": logs}
-            write_text(folder.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
-            write_text(path / "settings.yaml", to_yaml(settings))
-        except (OSError, StateError) as error:
+        except OSError as error:
+            failed = write_error(path, error)
+        else:
+            with folder.lock():
+                cls.check_free(path)  # again: another process may have made it meanwhile
+                try:
+                    folder._begin(settings, metrics, facts)
+                except StateError as error:
+                    failed = error
+        if failed:
             shutil.rmtree(path, ignore_errors=True)
             if was_there:  # it was empty
                 path.mkdir(exist_ok=True)
-            why = error if isinstance(error, StateError) else write_error(path, error)
-            raise StateError(f"{why}. Nothing was started and nothing is left there") from error
+            raise StateError(f"{failed}. Nothing was started and nothing is left there") from failed
         return folder
+
+    def _begin(
+        self, settings: Settings, metrics: Sequence[str], facts: Mapping[str, object]
+    ) -> None:
+        logs = {"scores.csv": [*SCORES, *metrics, *LOSSES], "payloads.csv": PAYLOADS}
+        for log, columns in logs.items():
+            write_text(self.path / log, _csv_line({c: c for c in columns}, columns))
+        facts = {**facts, "settings": fingerprint(as_dict(settings)), "columns": logs}
+        write_text(self.state / "facts.json", json.dumps(facts, indent=1, sort_keys=True))
+        write_text(self.path / "settings.yaml", to_yaml(settings))
 
     @staticmethod
     def check_free(path: Path) -> None:
@@ -135,7 +149,7 @@ class RunFolder:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
         if taken and not RunFolder(path).half_made:
             go_on = (
-                f"go on with it by `counterpoint resume {path}`, or choose"
+                f"go on with it by `counterpoint resume {shlex.quote(str(path))}`, or choose"
                 if (path / "settings.yaml").exists() and not RunFolder(path).across_sites
                 else "choose"
             )
@@ -152,7 +166,7 @@ class RunFolder:
             {file.name for file in folder.iterdir() if not file.name.startswith(".")}
             for folder in (self.path, self.state)
         )
-        return there <= {"state", "scores.csv", "payloads.csv"} and inside <= {"facts.json"}
+        return there <= {"state", "scores.csv", "payloads.csv"} and inside <= {"facts.json", "lock"}
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -177,7 +191,8 @@ class RunFolder:
             StateError: if one does already.
         """
         try:
-            held = filelock.FileLock(self.state / "lock", timeout=0).acquire()
+            # who only looks whether a new folder is free lets go at once
+            held = filelock.FileLock(self.state / "lock", timeout=0.5).acquire()
         except filelock.Timeout as error:
             raise StateError(f"another process is working on {self.path}; wait for it") from error
         except (OSError, NotImplementedError) as error:  # a file system that has no locks

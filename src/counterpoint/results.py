@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -39,7 +40,7 @@ class Result:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
 
     @cached_property
     def results(self) -> dict[str, Any]:
@@ -62,7 +63,8 @@ class Result:
                     "`counterpoint report` makes a page)"
                 ) from error
             raise StateError(
-                f"{self.path} has no results yet; go on with `counterpoint resume {self.path}`"
+                f"{self.path} has no results yet; go on with "
+                f"`counterpoint resume {shlex.quote(str(self.path))}`"
             ) from error
         except OSError as error:
             raise StateError(f"{file} can't be read: {error.strerror or error}") from error
@@ -116,6 +118,11 @@ class Result:
         if site is not None and common.is_file() and site in self.results["test"]:
             return common
         there = sorted(p.stem for p in folder.rglob("*.safetensors"))
+        if not there and not (self.path / "test_cases.csv").exists() and self.results:
+            raise StateError(
+                f"{self.path} is of a run across sites: models and test cases stayed at the sites, "
+                "each in its own folder of the run"
+            )
         if not there:
             raise StateError(
                 f"{self.path} has no models yet; is it a run, and is it finished? "
@@ -161,6 +168,7 @@ def read_log(path: Path) -> pd.DataFrame:
     """
     try:
         texts = dict.fromkeys((*TEXTS, "class", "predicted"), str)
+        path = path.absolute()  # pandas would take a ~ at its beginning for a home
         columns = pd.read_csv(path, nrows=0).columns
         if "site" not in columns:
             raise ValueError("it has no column 'site'")

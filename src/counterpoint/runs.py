@@ -5,6 +5,7 @@ how many processes a run was made, are never told apart.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def gather(folders: Iterable[Path], where: Mapping[str, Any] | None = None) -> l
     runs = [Run(r, dict(flatten(read_file(r.path / "settings.yaml")))) for r in found.values()]
     for name, value in (where or {}).items():
         full = setting_named(name, runs)
-        left = [run for run in runs if run[full] == value]
+        left = [run for run in runs if _is(run[full], value)]
         if not left:
             there = ", ".join(dict.fromkeys(str(run[full]) for run in runs))
             raise SettingsError(f"no run has {full} = {value}; there are {there}")
@@ -63,6 +64,14 @@ def gather(folders: Iterable[Path], where: Mapping[str, Any] | None = None) -> l
     _require_one_data_set(runs)
     _require_different(runs)
     return named(runs, lambda run: run.method)
+
+
+def _is(known: object, wanted: object) -> bool:
+    """Whether a setting has a value; 1e-3 is a text to YAML, and a number to who typed it."""
+    if isinstance(known, float) and isinstance(wanted, str):
+        with suppress(ValueError):
+            return known == float(wanted)
+    return known == wanted
 
 
 def setting_named(name: str, runs: Sequence[Run]) -> str:

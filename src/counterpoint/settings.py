@@ -8,12 +8,14 @@ import dataclasses
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import field
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from pydantic.dataclasses import dataclass
 
 from counterpoint.aggregation import AGGREGATIONS
@@ -23,7 +25,7 @@ from counterpoint.harmonise import HARMONISERS
 from counterpoint.local import LOCAL_UPDATES
 from counterpoint.methods import Method, absolute, find_method
 from counterpoint.privacy import PRIVACIES, require_fitting_privacy
-from counterpoint.ranges import Count
+from counterpoint.ranges import Count, Seed
 from counterpoint.server_update import SERVER_UPDATES
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
@@ -51,7 +53,7 @@ class Data:
     holdout: str | None = None
     classes: tuple[str, ...] | None = None
     train_limit: int | Literal["smallest"] | None = None
-    split_seed: int | None = None
+    split_seed: Seed | None = None
     """Seed of a split that is made; the run's where left open."""
     volumes: Literal["slices", "patches", "whole"] | None = None
     neighbours: bool | None = None
@@ -82,7 +84,7 @@ class Settings:
     method: Method
     data: Data
     machine: Machine = field(default_factory=Machine)
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     encrypt: bool = False
     """Whether payloads are encrypted, so that the server adds what it can't read."""
     source: str = ""
@@ -106,8 +108,8 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     """
     source = absolute(method) if isinstance(method, str) else method.name
     found = find_method(method) if isinstance(method, str) else method
-    flat = dict(flatten(overrides))
-    if flat.get("data.task", flat.get("task")) == "segmentation":
+    flat = full_names(overrides)
+    if flat.get("data.task") == "segmentation":
         local = found.segmentation_local or found.local
         found = dataclasses.replace(found, schedule=found.segmentation, local=local)
     parts = {name: _choose(name, getattr(found, name), flat) for name in CHOICES}
@@ -244,7 +246,7 @@ def changed(part: Part, section: str, values: Mapping[str, Any]) -> Part:
 
 def _choose(name: str, present: Any, flat: dict[str, Any]) -> Any:
     """Take a choice's kind out of the overrides and return the part of that kind."""
-    kind = flat.pop(f"{name}.kind", flat.pop(name, present.kind))
+    kind = flat.pop(f"{name}.kind", present.kind)
     if kind == present.kind:
         return present
     kinds = CHOICES[name]
@@ -281,6 +283,43 @@ def resolve(name: str, known: list[str]) -> str:
     raise SettingsError(
         f"unknown setting '{name}'{hint}; `counterpoint methods METHOD` lists those of a method"
     )
+
+
+@cache
+def every_setting() -> tuple[str, ...]:
+    """Full names of all settings that there are, those of all kinds of parts among them."""
+    plain = flatten(as_dict(Settings(Method("", "", ""), Data(""))))
+    named = [name for name, _ in plain if name not in ("method", "data.name")]
+    parts = (
+        f"{part}.{field.name}"
+        for part, kinds in CHOICES.items()
+        for kind in kinds.values()
+        for field in dataclasses.fields(kind)
+    )
+    return tuple(dict.fromkeys((*named, *parts)))
+
+
+def full_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their full names, so that those of two sources can be laid over each other.
+
+    A name that is none, or could be several, is left as it is.
+
+    Raises:
+        SettingsError: for one that comes twice.
+
+    >>> full_names({"lr": 0.1, "local": "ditto", "data": {"sites": ["A", "B"]}})
+    {'schedule.lr': 0.1, 'local.kind': 'ditto', 'data.sites': ['A', 'B']}
+    """
+    found: dict[str, Any] = {}
+    said: dict[str, str] = {}
+    for name, value in flatten(values):
+        full = f"{name}.kind" if name in CHOICES else name
+        with suppress(SettingsError):
+            full = resolve(full, list(every_setting()))
+        if full in found:
+            raise SettingsError(f"'{said[full]}' and '{name}' are one setting; give it once")
+        found[full], said[full] = value, name
+    return found
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

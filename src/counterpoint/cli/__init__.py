@@ -4,6 +4,7 @@ Exit codes: 0 all went well; 1 a run failed, what it had saved can be continued;
 settings or data; 130 interrupted by Ctrl-C.
 """
 
+import io
 import os
 import signal
 import sys
@@ -32,5 +33,8 @@ def main() -> None:
     """Entry point."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     keep_for_good()
+    for stream in (sys.stdout, sys.stderr):  # a terminal may not have all letters of a name
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.path.append(os.getcwd())  # so that --model my_networks:Net is found where you are
     app()

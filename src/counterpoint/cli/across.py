@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterpoint.cli.common import SHARED, shown_live, state
+from counterpoint.cli.common import SHARED, fail, shown_live, state, words
 from counterpoint.cli.training import run, settings_from, show_result, usual_folder
 
 if TYPE_CHECKING:
@@ -52,9 +52,11 @@ def consortium_of(given: dict[str, Any]) -> "tuple[Plan, Path, dict[str, str | N
     """
     from counterpoint.remote.plan import plan_without_data
 
-    if not given["sites"] and not state["json"]:
-        given["sites"] = typer.prompt("Names of the sites, comma-separated")
     options = settings_from(**given)
+    if not options.get("data.sites"):
+        if state["json"]:
+            fail("name the sites: --sites A,B", 2)
+        options["data.sites"] = words(typer.prompt("Names of the sites, comma-separated"))
     folder = given["to"] or Path("consortium")
     sites, classes = options.pop("data.sites"), options.pop("data.classes", None)
     root, data = options.pop("data.root", None), given["data"]

@@ -32,6 +32,8 @@ def cache(
 
     if clear and older_than is not None:
         fail("give --clear or --older-than, not both", 2)
+    if older_than is not None and not older_than < 1e5:
+        fail(f"--older-than {older_than:g}: that is no number of days", 2)
     folder, unwanted = cache_path(), []
     found = entries(folder)
     if clear or older_than is not None:

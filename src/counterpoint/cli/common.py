@@ -3,6 +3,10 @@
 import functools
 import inspect
 import json
+import os
+import shlex
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,18 +77,27 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
 
         state.pop("folder", None)  # of a command before, in the same process
         state.update({name: kwargs.pop(name) or state[name] for name in SHARED})
+        kwargs = {name: at_home(value) for name, value in kwargs.items()}
         try:
             function(*args, **kwargs)
         except CounterpointError as error:
             if state["debug"]:
-                raise
+                traceback.print_exc()
             fail(str(error), 2 if isinstance(error, DataError | SettingsError) else 1)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):
             kept = going_on(state["folder"]) if state.get("folder") else ""
             err.print(f"\nstopped{kept}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
+        except BrokenPipeError:  # who reads has enough; nothing can be said any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if state["debug"]:
+                traceback.print_exc()
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error}", 1)
         except Exception as error:
-            if state["debug"] or isinstance(error, typer.Exit | typer.Abort):
+            if state["debug"] or isinstance(error, typer.Exit):
                 raise
             what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             fail(
@@ -98,6 +111,18 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
     in_words.__annotations__ = function.__annotations__ | SHARED
     group.command()(in_words)
     return in_words
+
+
+def at_home(value: Any) -> Any:
+    """A folder as the shell would have it: in ``--out=~/runs`` it leaves the ~ as it is."""
+    if isinstance(value, list):
+        return [at_home(one) for one in value]
+    return value.expanduser() if isinstance(value, Path) else value
+
+
+def quoted(path: Path) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(str(path))
 
 
 def rounds_in(folder: Path) -> bool:
@@ -114,7 +139,7 @@ def going_on(folder: Path) -> str:
     if RunFolder(folder).across_sites:  # a rehearsal, whose sites' files are gone
         return "; a rehearsal can't be gone on with, start it again with another --out"
     kept = ": complete rounds are kept" if rounds_in(folder) else " before a round was complete"
-    return f"{kept}, go on with `counterpoint resume {folder}`"
+    return f"{kept}, go on with `counterpoint resume {quoted(folder)}`"
 
 
 def fail(text: str, code: int) -> NoReturn:
@@ -165,7 +190,9 @@ def shown_live(folder: Path, logs: Iterable[str] = ()) -> "Iterator[Report]":
         except WriteError as error:
             if not (folder / "settings.yaml").is_file():
                 raise
-            raise WriteError(f"{error}: go on with `counterpoint resume {folder}`") from error
+            raise WriteError(
+                f"{error}: go on with `counterpoint resume {quoted(folder)}`"
+            ) from error
 
 
 def parsed(text: str, what: str) -> Any:

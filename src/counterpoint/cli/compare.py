@@ -84,6 +84,9 @@ def compare(
     from counterpoint.study.live import study_display
     from counterpoint.study.writers import terminal
 
+    grid = dict(named := [parse_vary(one) for one in vary or []])
+    if len(grid) < len(named):
+        fail("--vary: a setting is named twice; give all its values at once", 2)
     with study_display(Console(quiet=True) if state["quiet"] else err) as report:
         try:
             found = run_study(
@@ -91,7 +94,7 @@ def compare(
                 data,
                 out=out,
                 seeds=None if seeds is None else parse_seeds(seeds),
-                vary=dict(map(parse_vary, vary or [])),
+                vary=grid,
                 budget=budget,  # type: ignore[arg-type]  # checked there
                 metric=metric,
                 baseline=baseline,

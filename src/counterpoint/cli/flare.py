@@ -14,7 +14,7 @@ from counterpoint.cli.across import (
     rehearsed,
     with_options_of_run,
 )
-from counterpoint.cli.common import app, command, err, give, note, state
+from counterpoint.cli.common import app, command, err, give, note, quoted, state
 
 flare = typer.Typer(
     name="flare",
@@ -70,8 +70,10 @@ def init(
         deadline=deadline,
     )
     give(
-        f"{folder} is ready. Look through {folder}/sites, then: "
-        f"counterpoint flare provision {folder}",
+        escape(
+            f"{folder} is ready. Look through {folder}/sites, then: "
+            f"counterpoint flare provision {quoted(folder)}"
+        ),
         {"folder": str(folder), "sites": list(plan.sites.values())},
     )
 
@@ -89,8 +91,10 @@ def provision(folder: FOLDER) -> None:
     require_flare()
     kits = make_kits(folder)
     give(
-        f"{kits} has a startup kit for each: send each only its own, over a safe way; "
-        "start them by startup/start.sh",
+        escape(
+            f"{kits} has a startup kit for each: send each only its own, over a safe way; "
+            "start them by startup/start.sh"
+        ),
         {"kits": str(kits)},
     )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from counterpoint.cli.across import (
     DEADLINE,
@@ -67,8 +68,10 @@ def init(
         deadline=deadline,
     )
     give(
-        f"{folder} is ready: {folder}/app for `flwr run`, {folder}/server for the server, and a "
-        f"folder in {folder}/sites for each site",
+        escape(
+            f"{folder} is ready: {folder}/app for `flwr run`, {folder}/server for the server, and "
+            f"a folder in {folder}/sites for each site"
+        ),
         {"folder": str(folder), "sites": list(plan.sites.values())},
     )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from counterpoint.cli.common import command, give, note, state
 
@@ -40,7 +41,7 @@ def report(
     if thumbnails:
         note(f"{written.page} shows test images: it is patient data")
     give(
-        str(written.page),
+        escape(str(written.page)),
         {
             "page": str(written.page),
             "figures": [str(path) for path in written.figures],

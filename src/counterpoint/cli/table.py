@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from counterpoint.cli.common import command, fail, give, note, say
 
@@ -50,7 +51,7 @@ def table(
     write_text(file, made.to_csv(index=False))
     images, columns = dict(Counter(made["site"])), [str(name) for name in made]
     facts = {"table": str(file), "columns": columns, "images": images}
-    give("\n".join(f"{site}: {number} images" for site, number in images.items()), facts)
+    give(escape("\n".join(f"{site}: {number} images" for site, number in images.items())), facts)
     say(f"the table is {file} ({', '.join(columns)}); `counterpoint inspect {file}` shows it")
     if group is None:
         note(

@@ -17,6 +17,7 @@ from counterpoint.cli.common import (
     command,
     fail,
     give,
+    note,
     parsed,
     say,
     shown_live,
@@ -340,6 +341,7 @@ def run(
 
     if config is not None:
         require_fitting_file(config, method, data, options)
+        note_other_method(config, method)
     folder = to or usual_folder(method, data, options)
     with shown_live(folder, log or ()) as report:
         result = counterpoint.run(method, data, out=folder, report=report, settings=options)
@@ -363,6 +365,18 @@ def require_fitting_file(config: Path, method: str, data: str, options: dict[str
         raise
 
 
+def note_other_method(config: Path, method: str) -> None:
+    """Say that a file's composition is used under the name of another method."""
+    from counterpoint.settings import CHOICES, read_file
+
+    found = read_file(config)
+    if found.get("method", method) != method and found.keys() & {*CHOICES, "statistics"}:
+        note(
+            f"the composition in {config} is that of '{found['method']}', and is used under the "
+            f"name of '{method}'; leave its parts out of the file to use the method's own"
+        )
+
+
 def usual_folder(method: str, data: str, options: dict[str, Any]) -> Path:
     """The folder of a run that is given none."""
     short = Path(data).stem if Path(data).exists() else data
@@ -384,11 +398,14 @@ def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def with_settings(**given: Any) -> None:
-        from counterpoint.settings import flatten, read_file
+        from counterpoint.settings import every_setting, full_names, read_file, resolve
 
         values = {name: given.pop(name) for name in options}
         config = values.pop("config")
-        from_file = dict(flatten(read_file(config))) if config else {}
+        from_file = full_names(read_file(config)) if config else {}
+        for name in from_file.keys() - {"method", "data.name"}:
+            if not name.endswith(".kind"):
+                resolve(name, list(every_setting()))  # refuses what is none
         training = {n: v for n, v in from_file.items() if n.startswith(("data.", "schedule."))}
         for name in ("data.name", "data.split_seed"):
             training.pop(name, None)
@@ -419,15 +436,18 @@ def settings_from(
         options["data.window"] = parsed(f"[{options['data.window']}]", "--window")
     if root is not None:
         options["data.root"] = str(root)
+    from counterpoint.errors import SettingsError
+    from counterpoint.settings import full_names, read_file
+
     for assignment in assignments or []:
         name, equals, value = assignment.partition("=")
         if not equals:
             fail(f"--set {assignment}: write it as NAME=VALUE", 2)
-        options[name.strip()] = parsed(value, f"--set {name}")
-
-    from counterpoint.settings import flatten, read_file
-
-    from_file = dict(flatten(read_file(config))) if config else {}
+        for full in full_names({name.strip(): parsed(value, f"--set {name}")}).items():
+            if full[0] in options:
+                raise SettingsError(f"--set {assignment}: {full[0]} is given twice; give it once")
+            options.update([full])
+    from_file = full_names(read_file(config)) if config else {}
     for name in ("method", "data.name"):
         from_file.pop(name, None)
     for part in ("harmonise", "local", "aggregation", "server", "privacy"):
@@ -469,7 +489,6 @@ def show_result(result: "Result") -> None:
         results_table(result, notes=not state["quiet"]),
         {"folder": str(result.path)} | result.results,
     )
-    say(
-        f"Everything is in {result.path}: scores.csv, test_cases.csv, results.json, models/, "
-        "payloads.csv, retrogress.png"
-    )
+    left = ("scores.csv", "test_cases.csv", "results.json", "models", "payloads.csv")
+    there = [name for name in (*left, "retrogress.png") if (result.path / name).exists()]
+    say(f"Everything is in {result.path}: {', '.join(there)}".replace(" models,", " models/,"))

@@ -113,6 +113,8 @@ def load(
     missing files, bad tables, sites that are too small, or a split that puts images of one
     patient, or the same image, in two parts (unless its protocol was asked for by name).
     """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise SettingsError(f"seed is {seed!r}; it must be a whole number, 0 or more")
     folder = cache_folder(cache)
     reading, used = _read(data, root, protocol, task_of(data, task), classes, folder)
     form = _form(reading.form, volumes, neighbours, window)
@@ -190,7 +192,10 @@ def _read(
             raise SettingsError(f"classes is only for your own data; those of {data} are known")
         _require_protocol(protocol, list(found.protocols), found.name)
         if found.needs_root and root is None:
-            raise SettingsError(f"{data} needs root, the folder that holds its images")
+            raise SettingsError(
+                f"{data} needs root (--root DIR), the folder that holds its images; docs/data says "
+                "where they come from"
+            )
         if not found.needs_root and root is not None:
             raise SettingsError(f"{data} is built in and takes no root")
         used = protocol or found.protocols[0]
@@ -229,7 +234,8 @@ def _form(
     if neighbours is not None:
         form = replace(form, neighbours=neighbours)
     if window is not None:
-        if len(window) != 2 or not window[0] < window[1]:
+        numbers = all(isinstance(end, int | float) for end in window)
+        if not numbers or len(window) != 2 or not window[0] < window[1]:
             raise SettingsError(f"window is {list(window)}; it must be two numbers, low and high")
         form = replace(form, window=(float(window[0]), float(window[1])))
     return form

@@ -326,6 +326,8 @@ def patients_known(data_notes: Iterable[str]) -> bool:
 
     >>> patients_known(["site 'A': 3 of 9 images have no known patient or lesion"])
     False
+    >>> patients_known(["a split was made, with no known patient or lesion in two parts"])
+    True
     """
     return not any("have no known patient" in note for note in data_notes)
 

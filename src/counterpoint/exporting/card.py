@@ -74,12 +74,12 @@ def preprocessing(chosen: Chosen) -> str:
     if form is None:
         return photographs
     window = (
-        "a DICOM file's own window, else 0 (or the smallest value, if below) to the volume's 99th "
-        "percentile"
+        "a DICOM file's own window; where it has none, from 0 (or the smallest value, if below) to "
+        "the volume's 99th percentile"
         if form.window is None
-        else f"{form.window[0]:g} to {form.window[1]:g} in the file's own units"
+        else f"the range from {form.window[0]:g} to {form.window[1]:g} in the file's own units"
     )
-    ranged = f"Values in 0..1 from the range {window}, clipped"
+    ranged = f"Values in 0..1 over {window}, clipped"
     if form.volumes == "slices":
         channels = (
             "the slice before, the slice and the one after as channels"

@@ -1,7 +1,9 @@
 """A rehearsal on one machine: Flower's SuperLink, and a SuperNode for each site."""
 
 import contextlib
+import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from counterpoint.remote.server_file import SETTINGS
 from counterpoint.remote.site_file import settings_file
 from counterpoint.results import Result
 
+PR_SET_PDEATHSIG = 1  # from prctl.h
 STARTED = 120.0
 """Seconds that the SuperLink has to start."""
 
@@ -86,6 +89,11 @@ def lay_out(rehearsal: Rehearsal) -> None:
     )
 
 
+def end_with_parent() -> None:
+    """Ask Linux to end this process once its parent is gone, by ``kill -9`` for example."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @dataclass(frozen=True)
 class Flower:
     """Flower's processes on this machine."""
@@ -103,6 +111,7 @@ class Flower:
                 stdin=subprocess.DEVNULL,
                 env=self.environment,
                 start_new_session=True,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
 
     def run(self, app: Path, name: str, report: Report) -> None:

@@ -48,8 +48,8 @@ class View:
         for name, least in (("images", 2), ("points", 3), ("directions", 1)):
             if getattr(self, name) < least:
                 raise SettingsError(f"a landscape's {name} must be {least} or more")
-        if not self.reach > 0:
-            raise SettingsError("a landscape's reach must be more than 0")
+        if not 0 < self.reach < float("inf"):
+            raise SettingsError("a landscape's reach must be more than 0, and no infinity")
         if self.shape == "plane" and self.statistics == "saved":
             raise SettingsError(
                 "on a plane through several models no model's saved statistics of batch norm fit; "

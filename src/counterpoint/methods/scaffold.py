@@ -15,5 +15,5 @@ METHOD = Method(
     local=ControlVariates(),
     server=AddToControl(),
     # control variates are made for SGD
-    segmentation=replace(SEGMENTATION, optimizer="sgd", lr=1e-2),
+    segmentation=replace(SEGMENTATION, optimizer="sgd", lr=1e-2, keep_optimizer=False),
 )

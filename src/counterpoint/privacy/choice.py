@@ -4,7 +4,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic.dataclasses import dataclass
 
-from counterpoint.ranges import NotNegative, Positive, Share
+from counterpoint.ranges import Chance, NotNegative, Positive
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class PayloadNoise:
     kind: ClassVar[str] = "payload"
     clip: Positive = 1.0
     noise: NotNegative = 1.0
-    delta: Share = 1e-5
+    delta: Chance = 1e-5
     seeded: bool = False
 
 
@@ -57,7 +57,7 @@ class RecordNoise:
     kind: ClassVar[str] = "records"
     clip: Positive = 1.0
     noise: NotNegative = 1.0
-    delta: Share = 1e-5
+    delta: Chance = 1e-5
     seeded: bool = False
 
 

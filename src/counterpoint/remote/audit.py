@@ -76,7 +76,10 @@ def read_record(folder: Path) -> pd.DataFrame:
     file = folder / FILE if folder.is_dir() else folder
     try:
         texts = {field.name: str for field in fields(Line) if field.type is str}
-        return pd.read_csv(file, dtype=texts, keep_default_na=False)
+        found = pd.read_csv(file.absolute(), dtype=texts, keep_default_na=False)
+        if missing := {field.name for field in fields(Line)} - {*found.columns}:
+            raise ValueError(f"it has no column '{min(missing)}'")
+        return found
     except (OSError, ValueError) as error:
         raise StateError(f"{file} can't be read as the record of a site: {error}") from error
 

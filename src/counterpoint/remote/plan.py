@@ -155,8 +155,12 @@ def plan_without_data(
     Raises:
         SettingsError: if something is missing, or needs the data of all sites in one place.
     """
-    if not classes:
-        raise SettingsError("name the classes that all sites use, in order: --classes a,b,c")
+    if not classes or len(set(classes)) < max(2, len(classes)):
+        raise SettingsError(
+            "name the classes that all sites use, two or more, in order: --classes a,b,c"
+        )
+    if not sites or len(set(sites)) < len(sites):
+        raise SettingsError(f"name the sites, each once (--sites {','.join(sites)})")
     chosen = make_settings(method, data, {"data.task": "classification", **options})
     if chosen.method.pooled or chosen.data.holdout or chosen.data.train_limit == "smallest":
         raise SettingsError(

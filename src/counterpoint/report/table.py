@@ -91,8 +91,8 @@ def results_table(result: Result, notes: bool = True) -> RenderableType:
     table.add_row("mean", *cells, style="bold")
     lines = [
         f"retrogress of the {'model' if model == 'model' else f'{model} model'}: "
-        f"{100 * numbers['mean']:+.1f} points of {heading(score, unit=False)} lost at a merge on "
-        "average"
+        f"{100 * abs(numbers['mean']):.1f} points of {heading(score, unit=False)} "
+        f"{'gained' if numbers['mean'] < 0 else 'lost'} at a merge on average"
         for model, numbers in values["retrogress"].items()
         if values["bytes"]["down_per_round_and_site"]  # else nothing is merged
     ]

@@ -20,6 +20,8 @@ from counterpoint.study.running import Tell, held, run_missing, share_cores
 from counterpoint.study.scores import Finished, require_one_training
 from counterpoint.study.writers import write
 
+MOST_SEEDS = 1000
+
 
 def say_nothing(run: Planned | None, event: dict[str, object]) -> None:
     """Report nothing."""
@@ -73,7 +75,7 @@ def compare(
     given = dict(flatten({**(settings or {}), **options}))
     lasting, machine = apart(given)
     if not entries:
-        if data is not None or lasting or vary:
+        if data is not None or lasting or vary or seeds is not None or budget is not None:
             raise SettingsError(
                 "without methods, the table of what is there is made, and settings change nothing; "
                 "name the methods to compare"
@@ -84,6 +86,11 @@ def compare(
         return found
     listed = [parse_entry(one) if isinstance(one, str) else one for one in entries]
     listed = varied(listed, vary or {})
+    if isinstance(seeds, int) and seeds > MOST_SEEDS:
+        raise SettingsError(
+            f"{seeds} seeds are more than anybody waits for; which seeds are said as a list, for "
+            f"one of them [{seeds}] (--seeds {seeds},)"
+        )
     numbers = range(1, seeds + 1) if isinstance(seeds, int) else seeds
     study = study_asked_for(out, data, listed, numbers, lasting, budget)
     require_known(study, metric, baseline)

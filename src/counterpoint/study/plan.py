@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from counterpoint.data import datasets, task_of
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.files import write_text
-from counterpoint.settings import CHOICES, Settings, as_dict, flatten, make_settings
+from counterpoint.settings import Settings, as_dict, flatten, full_names, make_settings
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.study.budget import Budget, Fit, common_schedule, fitting_epochs
 from counterpoint.study.entry import Entry, folder_name
@@ -101,7 +101,7 @@ class Study:
     def shared(self) -> dict[str, Any]:
         """Settings that all entries share, in full where budgets are the same."""
         common = common_schedule(self.task) if self.budget == "gradients" else {}
-        return over(common, {**self.settings, "data.task": self.task})
+        return over(over(common, self.settings), {"data.task": self.task})
 
     @cached_property
     def local_epochs(self) -> int:
@@ -256,15 +256,12 @@ def grown(kept: Study, asked: Study) -> Study:
 
 
 def over(settings: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others that win, by full or short names: the later of two is the one used.
+    """Settings with others that win, by full or short names.
 
     >>> over({"schedule.lr": 1, "local": "plain"}, {"schedule.lr": 2, "local": "deputy"})
     {'schedule.lr': 2, 'local.kind': 'deputy'}
     """
-    first, second = (
-        {f"{name}.kind" if name in CHOICES else name: value for name, value in one.items()}
-        for one in (settings, others)
-    )
+    first, second = full_names(settings), full_names(others)
     return {name: value for name, value in first.items() if name not in second} | second
 
 

@@ -72,6 +72,8 @@ def write_report(
     if out is None and len(paths) != 1:
         raise SettingsError("say which file to write (--out) where several folders are given")
     page = paths[0] / "report.html" if out is None else Path(out)
+    if page.exists() and page.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"{page} exists already and is no page; choose another --out")
     study = read_study(paths)
     sections = make_sections(study, thumbnails)
     write_text(page, render(study, sections, thumbnails))

@@ -15,7 +15,7 @@ from counterpoint.report.page.blocks import Block, Cell, Entry, Section, Table, 
 from counterpoint.report.page.pictures import legend_of, number_of, pictures
 from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.svg import Mark
-from counterpoint.report.page.words import named, points, unit_of
+from counterpoint.report.page.words import listed, named, points, unit_of
 from counterpoint.report.words import number
 
 MOST_MARKS = 40
@@ -107,6 +107,9 @@ def training(study: Study) -> Section:
         "learns its training images by heart. Losses of methods with another loss function do not "
         "compare."
     )
+    solid = {t.arm.label for tracks in panels.values() for t in tracks if t.line.dash == "-"}
+    if made := [arm.label for arm in study.arms if arm.label not in solid]:
+        text += f" {listed(made)}: the model in use is made of a trained one; no solid line."
     return Section("training", "Training curves", [Text(text), figure])
 
 

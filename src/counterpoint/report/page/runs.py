@@ -81,6 +81,11 @@ class Run:
     @cached_property
     def cases(self) -> pd.DataFrame:
         """A row a test image or volume."""
+        if not (self.path / "test_cases.csv").exists():
+            raise StateError(
+                f"{self.path} has no test_cases.csv; those of a run across sites stayed at the "
+                "sites, and a page can be made there, of the site's own folder of the run"
+            )
         return self.result.cases
 
     @cached_property
@@ -390,7 +395,8 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         for key in odd:
             others = [twin for twin in twins if twin.get(key) != mine[key]]
             if others:  # the setting tells this arm from some that are still like it
-                said.append(f"{key.rpartition('.')[2]} {mine[key]}")
+                part, _, last = key.rpartition(".")
+                said.append(f"{part if last == 'kind' else last} {mine[key]}")
                 twins = [twin for twin in twins if twin not in others]
         if len(said) > 2:
             said = [group[0].path.name]
