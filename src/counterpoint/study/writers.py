@@ -41,7 +41,7 @@ def terminal(found: Findings) -> RenderableType:
     tables = []
     for sheet in sheets(found):
         table = Table(title=Text(sheet.title, "bold"), box=SIMPLE_HEAD, pad_edge=False)
-        rows = [[row[0].replace(":", ":\n", 1), *row[1:]] for row in sheet.rows]
+        rows = [[row[0].replace(":", ":\n", 1).replace(",", ",\n"), *row[1:]] for row in sheet.rows]
         table.add_column(sheet.columns[0], overflow="fold")
         for name in sheet.columns[1:]:
             table.add_column(Text(name), justify="right", overflow="fold")
