@@ -19,6 +19,7 @@ from counterpoint.spectrum import (
     normalise_amplitude,
     normalise_band,
     normalise_mean,
+    take_band,
     unit_phase,
     weight_to_matrix,
 )
@@ -254,3 +255,19 @@ def test_dc_is_the_full_normalisation_of_one_frequency() -> None:
     torch.testing.assert_close(normalise_mean(images, amplitude), expected)
     band = amplitude[:, None, None]  # a band of half-width 0 holds the zero frequency alone
     torch.testing.assert_close(normalise_band(images, band), expected)
+
+
+@pytest.mark.parametrize("change", [1e-7, -1e-7])
+def test_frequencies_that_an_image_does_not_have_get_phase_0(change: float) -> None:
+    """And not that of rounding errors: a flat image is the same image with others of them."""
+    flat = torch.full((1, 1, 16, 16), 0.3)
+    checkered = 0.5 + 0.25 * torch.ones(1, 1, 16, 16)
+    checkered[..., ::2, :] -= 0.5  # nothing but one frequency and the mean
+    amplitude = torch.fft.rfft2(torch.rand(1, 16, 16)).abs()
+    noise = change * torch.randn(1, 1, 16, 16, dtype=torch.float64)
+    for images in (flat, checkered):
+        other = (images.double() + noise).float() + change
+        for common in (amplitude, take_band(amplitude, 3, 3)):
+            harmonise = normalise_amplitude if common is amplitude else normalise_band
+            one, two = harmonise(images, common), harmonise(other, common)
+            assert torch.allclose(one, two, atol=1e-5)

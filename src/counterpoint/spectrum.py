@@ -8,6 +8,7 @@ Real signals have conjugate-symmetric spectra, so everything here works on the h
 ``rfft2``, and a *band* is a block of low frequencies: rows ``-b .. b`` and columns ``0 .. b'``.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import product
 
@@ -139,10 +140,24 @@ def amplitude_of(spectrum: Tensor) -> Tensor:
     return torch.addcmul(real.square(), imaginary, imaginary).sqrt_()
 
 
-def unit_phase(spectrum: Tensor) -> Tensor:
-    """Phase factor e^{i arg F} of a complex tensor; 1 where F is 0."""
-    phase = torch.sgn(spectrum)
-    return phase if bool(phase.all()) else phase.masked_fill_(phase == 0, 1)
+def unit_phase(spectrum: Tensor, rounding: float = 0.0) -> Tensor:
+    """Phase factor e^{i arg F} of a complex tensor; 1 where |F| is ``rounding`` or less.
+
+    There the phase would be that of what a transform has rounded off, another one in each runtime.
+    """
+    phase, gone = torch.sgn(spectrum), amplitude_of(spectrum) <= rounding
+    return phase.masked_fill_(gone, 1) if bool(gone.any()) else phase
+
+
+def rounding_of(images: Tensor) -> float:
+    """What rounding leaves of a frequency that images (N, C, ...) in 0..1 do not have.
+
+    Among images of 8 bits some frequencies are exactly 0 by chance, or by being flat.
+
+    >>> rounding_of(torch.zeros(1, 3, 64, 64))
+    6.4e-05
+    """
+    return 1e-6 * math.sqrt(images.shape[2:].numel())
 
 
 def low_frequencies(weight: Tensor, radius: float) -> Tensor | None:
@@ -209,7 +224,8 @@ def normalise_amplitude(images: Tensor, amplitude: Tensor) -> Tensor:
     True
     """
     space = tuple(range(2, images.dim()))
-    spectrum = unit_phase(torch.fft.rfftn(images, dim=space)).mul_(amplitude)
+    spectrum = torch.fft.rfftn(images, dim=space)
+    spectrum = unit_phase(spectrum, rounding_of(images)).mul_(amplitude)
     harmonised: Tensor = torch.fft.irfftn(spectrum, s=images.shape[2:], dim=space)
     return harmonised
 
@@ -217,12 +233,13 @@ def normalise_amplitude(images: Tensor, amplitude: Tensor) -> Tensor:
 def normalise_band(images: Tensor, amplitude: Tensor) -> Tensor:
     """Give images (N, C, H, W) the ``amplitude`` (C, 2bh+1, bw+1) in its band of low frequencies.
 
-    Phases, and the frequencies outside the band, stay the images' own.
+    Phases, and the frequencies outside the band, stay the images' own. A frequency that an image
+    does not have (see :func:`rounding_of`) gets the phase 0.
     """
     space = tuple(range(2, images.dim()))
     spectrum = torch.fft.rfftn(images, dim=space)
     own = take_band(spectrum, *half_widths_of(amplitude))
-    change = amplitude * unit_phase(own) - own
+    change = amplitude * unit_phase(own, rounding_of(images)) - own
     for axis in range(-len(space), -1):
         if own.shape[axis] > spectrum.shape[axis]:  # H/2 is -H/2, so that it is there twice
             change.select(axis, 0).div_(2)

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from counterpoint.errors import StateError
 from counterpoint.harmonise import AmplitudeLayer
 from counterpoint.predictor import Predictor
-
-ROUNDING = 1e-6
-"""Amplitudes below this are what rounding leaves of a frequency that an image does not have."""
+from counterpoint.spectrum import rounding_of
 
 
 class Portable(nn.Module):
@@ -107,7 +105,7 @@ class FixedAmplitude(nn.Module):
         real, imaginary = self.transformed(images - mean)
         real = real + mean * self.pixels * self.zero
         size = (real.square() + imaginary.square()).sqrt()
-        there = size > ROUNDING
+        there = size > rounding_of(images)
         scale = self.amplitude / torch.where(there, size, 1.0)
         return images + self.transformed_back(
             torch.where(there, real * scale, self.amplitude) - real, imaginary * scale - imaginary
