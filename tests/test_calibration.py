@@ -150,7 +150,9 @@ def test_memory_is_that_of_the_machine_or_of_the_container(tmp_path):
     assert available(tmp_path) == 8000 * 1024
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
-    (group / "memory.current").write_text("1000\n")
+    (group / "memory.current").write_text("2500\n")
+    cached = "anon 800\nactive_file 500\ninactive_file 1000\n"  # given up where it is needed
+    (group / "memory.stat").write_text(cached)
     for limit, left in (("max", 8000 * 1024), ("3000", 2000), ("500", 0)):
         (group / "memory.max").write_text(limit)
         assert available(tmp_path) == left

@@ -219,6 +219,12 @@ def test_a_home_is_found_by_its_sign(finished: Path, monkeypatch: pytest.MonkeyP
     assert (done.returncode, "is no page" in done.stderr) == (2, True)
 
 
+def test_a_folder_may_begin_with_a_sign_of_home(tmp_path: Path) -> None:
+    (tmp_path / "~nobody").mkdir()
+    done = call("show", "~nobody", cwd=tmp_path)
+    assert (done.returncode, "is not the folder of a run" in done.stderr) == (1, True)
+
+
 def test_who_reads_may_have_enough(finished: Path) -> None:
     words = f"{sys.executable} -m counterpoint.cli methods --json | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)

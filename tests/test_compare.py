@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from counterpoint import api, compare
 from counterpoint.cli.training import takes_settings
@@ -321,6 +322,30 @@ def test_a_site_without_a_score_is_in_no_mean(copied):
     assert any("not defined for some run at west, which all means" in n for n in found.notes)
     one = next(one for one in found.differences if one.entry == "prrfl")
     assert one.low <= one.difference <= one.high
+
+
+def test_sites_that_are_all_without_a_score_somewhere_stay(copied):
+    """Else nothing would be left, and hours of training without a table."""
+    sites = ("east", "north", "south", "west")
+    for site, (name, seed) in zip(sites, [("local", 1), ("local", 2), ("prrfl", 1), ("prrfl", 2)]):  # noqa: B905
+        file = copied / f"{name}-{seed}" / "results.json"
+        values = json.loads(file.read_text())
+        values["test"][site]["macro_f1"] = None
+        changed(file, **values)
+    found = find(study_in(copied))
+    assert not any("leave out" in note for note in found.notes)
+    assert all(one.low <= one.high for one in found.differences)
+
+
+def test_a_study_that_names_a_setting_twice_goes_on(copied):
+    """As versions before could write it; the later one was used."""
+    file = copied / "study.yaml"
+    values = yaml.safe_load(file.read_text())
+    values["settings"] = {"schedule.rounds": 9, **values["settings"]}
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert open_study(copied).settings["schedule.rounds"] == 2
+    asked = study_asked_for(copied, None, [parse_entry("fedavg")], None, {}, None)
+    assert "fedavg" in asked.entries
 
 
 def test_patients_that_are_not_known_are_not_claimed(copied):

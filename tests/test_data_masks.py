@@ -343,6 +343,10 @@ def test_blurred_edges_are_shades(save):
     small = lines.rotate(17).resize((64, 64), Image.Resampling.BILINEAR)
     photograph = save(np.zeros((64, 64, 3), np.uint8), "image.png")
     assert 0.03 < read_mask(save(small), "", photograph, 64, 2).mean() < 0.08
+    votes = np.zeros((64, 64), np.uint8)  # of five readers, most of whom agree on most
+    for number, edge in enumerate((10, 11, 12, 13, 14), start=1):
+        votes[edge:-edge, edge:-edge] = 51 * number
+    assert read_mask(save(votes), "", photograph, 64, 2).mean() == (64 - 24) ** 2 / 64**2
 
 
 def test_a_scaled_volumes_highest_class_is_rounded(tmp_path):

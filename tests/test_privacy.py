@@ -544,7 +544,7 @@ def test_how_many_images_were_drawn_stays_at_the_site(
         ("fedavg", {"privacy": "records", "neighbours": True}, "leave out --neighbours"),
         ("fedavg", {"privacy": "some"}, "unknown privacy 'some'"),
         ("fedavg", {"privacy": "payload", "clip": 0.0}, "privacy.clip"),
-        ("fedavg", {"clip": 1.0}, "unknown setting 'privacy.clip'"),
+        ("fedavg", {"clip": 1.0}, "unknown setting 'clip'"),
     ],
 )
 def test_what_noise_does_not_cover_is_refused_in_words(

@@ -1,13 +1,17 @@
 """Settings: short names, files, saved and read again, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
+from pydantic.dataclasses import dataclass
 
 from counterpoint.effects import without_effect
 from counterpoint.errors import SettingsError
-from counterpoint.methods import methods
+from counterpoint.local import Plain
+from counterpoint.methods import find_method, methods
 from counterpoint.settings import as_dict, flatten, from_dict, make_settings, read_file, to_yaml
 
 
@@ -46,7 +50,7 @@ def test_a_part_of_another_kind_has_its_own_defaults() -> None:
         ({"exchange": 2.0}, "exchange <= sublimate"),
         (
             {"mu": 1.0},
-            r"unknown setting 'local.mu' \(it belongs to local 'proximal' or local 'contrastive'",
+            r"unknown setting 'mu' \(it belongs to local 'proximal' or local 'contrastive'",
         ),
         ({"harmonise": "amplitude", "band": 1.5}, "band must be"),
         ({"seed": -1}, "seed"),
@@ -114,3 +118,16 @@ def test_settings_that_do_nothing_are_said(changes: dict[str, object], words: st
 def test_no_method_has_settings_that_do_nothing(method: str, task: str) -> None:
     said = without_effect(make_settings(method, "retina", {"data.task": task}).method)
     assert [one for one in said if method not in ("local", "finetune")] == []
+
+
+@dataclass(frozen=True)
+class Mine(Plain):
+    """A local update with a setting that a part of ours has as well."""
+
+    kind: ClassVar[str] = "mine"
+    beta2: float = 0.5
+
+
+def test_a_part_of_ones_own_has_its_own_settings() -> None:
+    own = replace(find_method("fedavg"), local=Mine())
+    assert make_settings(own, "phantom", {"beta2": 0.75}).method.local == Mine(beta2=0.75)

@@ -15,6 +15,7 @@ from counterpoint.data.site import Federation, SiteData
 from counterpoint.effects import without_effect
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.federation import federate, input_shape
+from counterpoint.files import at_home
 from counterpoint.first import new_predictor
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
@@ -62,8 +63,8 @@ def run(
     ['accuracy', 'auc', 'loss', 'macro_f1']
     """
     report, wanted = one_at_a_time(report), full_names(settings or {}) | full_names(options)
-    out = Path(out).expanduser()
-    chosen, federation, sites = prepare(method, data, out, wanted, report)
+    place = at_home(Path(out))
+    chosen, federation, sites = prepare(method, data, place, wanted, report)
     made = task_of(chosen, federation)
     if chosen.machine.workers is None:
         chosen = _calibrated(chosen, federation, made, report)
@@ -73,7 +74,7 @@ def run(
         "notes": list(federation.notes),
         "device": str(choose_device(chosen.machine.device)),
     }
-    folder = RunFolder.create(out, chosen, made.metrics, facts)
+    folder = RunFolder.create(place, chosen, made.metrics, facts)
     return _leave(federate(folder, chosen, federation, made, sites, report))
 
 
@@ -140,7 +141,7 @@ def resume(
         StateError: if the folder is not a run's, its data changed, or all saved rounds are
             damaged.
     """
-    folder, report = RunFolder.open(Path(out).expanduser()), one_at_a_time(report)
+    folder, report = RunFolder.open(at_home(Path(out))), one_at_a_time(report)
     chosen = folder.settings(method)
     if folder.finished:
         report({"note": f"{folder.path} was complete already"})
@@ -169,7 +170,8 @@ def _require_same_data(folder: RunFolder, federation: Federation) -> None:
     where = f" of {', '.join(changed)}" if before and changed else ""
     raise StateError(
         f"the data are not those that {folder.path} was started on: images, labels or splits"
-        f"{where} changed; a run goes on with the same data only, so put them back as they were"
+        f"{where} changed; a run goes on with the same data only, so put them back as they were "
+        "(or another version of Counterpoint, that splits otherwise, began it: go on with that)"
     )
 
 

@@ -19,6 +19,18 @@ LARGE = 2**20
 """Bytes from which a file's checksum is taken while it is written."""
 
 
+def at_home(path: Path) -> Path:
+    """A path with the home in place of a ~ at its beginning, if there is such a home.
+
+    >>> at_home(Path("runs/1")).as_posix()
+    'runs/1'
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:  # it is a name that begins so
+        return path
+
+
 def write_bytes(path: Path, data: bytes) -> str:
     """Write a file in one stroke and return its SHA-256 (hex).
 

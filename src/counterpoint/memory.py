@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("sys/fs/cgroup", "memory.max", "memory.current", ""),
+    ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
-"""Files of what a container may take and has taken, in version 2 and 1 of control groups."""
+"""Where it says what a container may take and has taken, in version 2 and 1 of control groups."""
 
 
 def resident(file: Path = Path("/proc/self/statm")) -> int:
@@ -38,9 +38,13 @@ def _of_machine(file: Path) -> float:
         return math.inf
 
 
-def _of_container(root: Path, limit: str, taken: str) -> float:
+def _of_container(root: Path, place: str, limit: str, taken: str, total: str) -> float:
     try:
-        most, now = (int((root / name.lstrip("/")).read_text()) for name in (limit, taken))
+        most, now = (int((root / place / name).read_text()) for name in (limit, taken))
+        lines = (root / place / "memory.stat").read_text().splitlines()
+        counts = dict(line.split() for line in lines)
+        # what has been read of files is counted, and given up where it is needed
+        cached = sum(int(counts.get(f"{total}{of}active_file", 0)) for of in ("in", ""))
     except (OSError, ValueError):  # no container, or "max"
         return math.inf
-    return max(0, most - now)
+    return max(0, most - now + cached)

@@ -17,7 +17,7 @@ from counterpoint.data.own import patients_known
 from counterpoint.data.site import Form
 from counterpoint.encryption import account_of_encryption
 from counterpoint.errors import SettingsError, StateError, nearest
-from counterpoint.files import write_tensors
+from counterpoint.files import at_home, write_tensors
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
@@ -40,7 +40,7 @@ class Result:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = at_home(Path(path))
 
     @cached_property
     def results(self) -> dict[str, Any]:

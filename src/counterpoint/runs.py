@@ -186,7 +186,7 @@ def _require_one_data_set(runs: Sequence[Run]) -> None:
             )
     for name in ("sites", "protocol"):
         found = (run.result.results.get("test" if name == "sites" else name, ()) for run in runs)
-        texts = (v if isinstance(v, str) else ", ".join(v) for v in found)
+        texts = (v if isinstance(v, str) else ", ".join(sorted(v)) for v in found)
         values = list(dict.fromkeys(filter(None, texts)))  # an early version noted no protocol
         if len(values) > 1:
             raise SettingsError(

@@ -286,23 +286,22 @@ def resolve(name: str, known: list[str]) -> str:
 
 
 @cache
-def every_setting() -> tuple[str, ...]:
-    """Full names of all settings that there are, those of all kinds of parts among them."""
-    plain = flatten(as_dict(Settings(Method("", "", ""), Data(""))))
-    named = [name for name, _ in plain if name not in ("method", "data.name")]
-    parts = (
-        f"{part}.{field.name}"
-        for part, kinds in CHOICES.items()
-        for kind in kinds.values()
-        for field in dataclasses.fields(kind)
+def always_there() -> tuple[str, ...]:
+    """Full names of the settings that all methods have: no part's own, but its kind."""
+    plain = (name for name, _ in flatten(as_dict(Settings(Method("", "", ""), Data("")))))
+    return tuple(
+        name
+        for name in plain
+        if name not in ("method", "data.name")
+        and (name.partition(".")[0] not in CHOICES or name.endswith(".kind"))
     )
-    return tuple(dict.fromkeys((*named, *parts)))
 
 
 def full_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by their full names, so that those of two sources can be laid over each other.
 
-    A name that is none, or could be several, is left as it is.
+    Names of what only some kinds of parts have are left as they are: which part is meant is known
+    when all is laid together.
 
     Raises:
         SettingsError: for one that comes twice.
@@ -315,7 +314,7 @@ def full_names(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in flatten(values):
         full = f"{name}.kind" if name in CHOICES else name
         with suppress(SettingsError):
-            full = resolve(full, list(every_setting()))
+            full = resolve(full, list(always_there()))
         if full in found:
             raise SettingsError(f"'{said[full]}' and '{name}' are one setting; give it once")
         found[full], said[full] = value, name

@@ -4,11 +4,12 @@ import functools
 import inspect
 import json
 import os
+import select
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -77,7 +78,7 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
 
         state.pop("folder", None)  # of a command before, in the same process
         state.update({name: kwargs.pop(name) or state[name] for name in SHARED})
-        kwargs = {name: at_home(value) for name, value in kwargs.items()}
+        kwargs = {name: expanded(value) for name, value in kwargs.items()}
         try:
             function(*args, **kwargs)
         except CounterpointError as error:
@@ -88,10 +89,10 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
             kept = going_on(state["folder"]) if state.get("folder") else ""
             err.print(f"\nstopped{kept}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
-        except BrokenPipeError:  # who reads has enough; nothing can be said any more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and nobody_reads():
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
             if state["debug"]:
                 traceback.print_exc()
             where = f"{error.filename}: " if error.filename else ""
@@ -113,11 +114,22 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
     return in_words
 
 
-def at_home(value: Any) -> Any:
+def nobody_reads() -> bool:
+    """Whether who read the output has enough and is gone, as ``head`` goes."""
+    with suppress(Exception):  # no such thing as poll, or no file behind the output
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    return False
+
+
+def expanded(value: Any) -> Any:
     """A folder as the shell would have it: in ``--out=~/runs`` it leaves the ~ as it is."""
+    from counterpoint.files import at_home
+
     if isinstance(value, list):
-        return [at_home(one) for one in value]
-    return value.expanduser() if isinstance(value, Path) else value
+        return [expanded(one) for one in value]
+    return at_home(value) if isinstance(value, Path) else value
 
 
 def quoted(path: Path) -> str:

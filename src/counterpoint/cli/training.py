@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -398,14 +399,15 @@ def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def with_settings(**given: Any) -> None:
-        from counterpoint.settings import every_setting, full_names, read_file, resolve
+        from counterpoint.settings import CHOICES, always_there, full_names, read_file, resolve
 
         values = {name: given.pop(name) for name in options}
         config = values.pop("config")
         from_file = full_names(read_file(config)) if config else {}
+        parts = {f.name for kinds in CHOICES.values() for k in kinds.values() for f in fields(k)}
         for name in from_file.keys() - {"method", "data.name"}:
-            if not name.endswith(".kind"):
-                resolve(name, list(every_setting()))  # refuses what is none
+            if name.partition(".")[0] not in {*CHOICES, *parts}:
+                resolve(name, list(always_there()))  # refuses what is none
         training = {n: v for n, v in from_file.items() if n.startswith(("data.", "schedule."))}
         for name in ("data.name", "data.split_seed"):
             training.pop(name, None)

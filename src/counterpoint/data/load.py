@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
 
@@ -113,7 +114,7 @@ def load(
     missing files, bad tables, sites that are too small, or a split that puts images of one
     patient, or the same image, in two parts (unless its protocol was asked for by name).
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise SettingsError(f"seed is {seed!r}; it must be a whole number, 0 or more")
     folder = cache_folder(cache)
     reading, used = _read(data, root, protocol, task_of(data, task), classes, folder)
@@ -148,7 +149,11 @@ def load(
     )
     held = made[-1] if holdout is not None else None
     training = made[:-1] if held else made
-    notes += check_sites(training, held, reading.classes, reading.task, fewest)
+    try:
+        notes += check_sites(training, held, reading.classes, reading.task, fewest)
+    except DataError as error:
+        missing = "; ".join(note for note in notes if "missing and were left out" in note)
+        raise DataError(f"{error} ({missing})" if missing else str(error)) from error
     source = {
         "name": data if data in known_sets() else str(Path(data).expanduser().resolve()),
         "root": None if root is None else str(Path(root).expanduser().resolve()),
@@ -234,7 +239,7 @@ def _form(
     if neighbours is not None:
         form = replace(form, neighbours=neighbours)
     if window is not None:
-        numbers = all(isinstance(end, int | float) for end in window)
+        numbers = all(isinstance(end, Real) for end in window)
         if not numbers or len(window) != 2 or not window[0] < window[1]:
             raise SettingsError(f"window is {list(window)}; it must be two numbers, low and high")
         form = replace(form, window=(float(window[0]), float(window[1])))

@@ -105,8 +105,9 @@ def _require_two_shades(values: npt.NDArray[Any], column: str) -> None:
     lightest = float(shades[-1])
     low, high = lightest / 8, lightest * 7 / 8
     greys = (shades > low) & (shades < high)
-    many = counts[shades > 0].sum() / 10
-    if counts[greys].sum() > many and _flat((values > low) & (values < high), values) > many:
+    some, white = counts[shades > 0].sum(), counts[shades >= high].sum()
+    many = white < some / 3 and counts[greys].sum() > some / 10  # white is only one of them
+    if many and _flat((values > low) & (values < high), values) > some / 10:
         raise BadImageError(
             f"it has areas of many values, up to {lightest:g}, as if they were numbers of objects "
             "or classes: of two classes they must be 0 and 255; save it so",

@@ -32,7 +32,7 @@ def complete_split(
     made = frame["site"].isin(list(fractions)) & frame["split"].isin(["", "train"])
     # A patient that trains elsewhere trains here, too; one without a split is where he is there.
     places = frame[~made].drop_duplicates("group").set_index("group")["split"]
-    placed = frame["group"].map(places).fillna("")
+    placed = frame["group"].map(places).astype(object).fillna("")
     stays = made & ((placed == "train") | ((frame["split"] == "") & (placed != "")))
     frame.loc[stays, "split"] = placed[stays]
     made &= ~stays

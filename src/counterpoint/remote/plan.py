@@ -160,7 +160,7 @@ def plan_without_data(
             "name the classes that all sites use, two or more, in order: --classes a,b,c"
         )
     if not sites or len(set(sites)) < len(sites):
-        raise SettingsError(f"name the sites, each once (--sites {','.join(sites)})")
+        raise SettingsError(f"name the sites, each once (--sites {','.join(sites or ())})")
     chosen = make_settings(method, data, {"data.task": "classification", **options})
     if chosen.method.pooled or chosen.data.holdout or chosen.data.train_limit == "smallest":
         raise SettingsError(

@@ -6,12 +6,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from counterpoint.cores import cores
 from counterpoint.errors import SettingsError
 from counterpoint.results import Result
-from counterpoint.settings import Machine, as_dict, flatten
+from counterpoint.settings import Machine, full_names, to_yaml
 from counterpoint.study.budget import Budget
 from counterpoint.study.entry import Entry, parse_entry, varied
 from counterpoint.study.findings import Findings, find, require_known, study_in
@@ -72,7 +73,7 @@ def compare(
             in ``Findings.missing``.
     """
     out = Path(out)
-    given = dict(flatten({**(settings or {}), **options}))
+    given = full_names(settings or {}) | full_names(options)
     lasting, machine = apart(given)
     if not entries:
         if data is not None or lasting or vary or seeds is not None or budget is not None:
@@ -146,7 +147,7 @@ def require_as_begun(study: Study) -> None:
     """
     for run in study.runs():
         if run.finished:
-            now = as_dict(study.settings_of(run.entry, run.seed)[0])
+            now = yaml.safe_load(to_yaml(study.settings_of(run.entry, run.seed)[0]))
             del now["data"]  # of which a run knows more, and which a study asks for by itself
             was = Finished(run, Result(run.folder)).settings
             require_one_training(run.entry.label, (run.folder, was), ("the method", now))

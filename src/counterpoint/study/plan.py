@@ -1,6 +1,7 @@
 """What a study is: entries, seeds, data and settings; and the runs that it is made of."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -229,7 +230,10 @@ def open_study(folder: Path) -> Study:
     file = folder / FILE
     try:
         values = read_yaml(file)
-        return TypeAdapter(Study).validate_python({"folder": folder, **values})
+        study = TypeAdapter(Study).validate_python({"folder": folder, **values})
+        each = ({name: value} for name, value in study.settings.items())
+        # Versions before could note a setting by two names; the later one was used.
+        return replace(study, settings=functools.reduce(over, each, {}))
     except FileNotFoundError as error:
         raise StateError(f"{folder} is not a study: it has no {FILE}") from error
     except (*UNREADABLE, ValidationError, TypeError) as error:

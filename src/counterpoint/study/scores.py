@@ -141,21 +141,22 @@ def tidy(runs: Sequence[Finished]) -> pd.DataFrame:
 def undefined(scores: pd.DataFrame, metric: str) -> list[str]:
     """Sites that trained and at which some run has no such score, but others have.
 
-    They are in no run's mean: means over different sites are not compared.
+    They are in no run's mean: means over different sites are not compared. None, where it would
+    be all of them.
 
-    >>> scores = pd.DataFrame({"site": ["A", "A"], "trained": True, "hd95": [1.0, np.nan]})
+    >>> scores = pd.DataFrame({"site": [*"AABB"], "trained": True, "hd95": [1, np.nan, 2, 3]})
     >>> undefined(scores, "hd95")
     ['A']
     """
     known = scores[scores["trained"]].groupby("site", sort=False)[metric]
     found = known.count().between(1, known.size() - 1)
-    return [str(site) for site in found.index[found]]
+    return [] if found.all() else [str(site) for site in found.index[found]]
 
 
 def by_seed(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A row an entry and seed; a column a site, and ``mean`` and ``worst site`` of those trained.
 
-    The last two are of the sites that are not `undefined`, if there are any others.
+    The last two are of the sites that are not `undefined`.
 
     >>> scores = pd.DataFrame({"entry": "a", "seed": 1, "site": ["A", "B"], "trained": True,
     ...                        "dice": [0.5, 0.75]})
@@ -165,9 +166,8 @@ def by_seed(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     keys = ["entry", "seed"]
     order = list(dict.fromkeys(scores["site"]))
     wide = scores.pivot(index=keys, columns="site", values=metric)[order]
-    rows, left_out = scores[scores["trained"]], undefined(scores, metric)
-    everywhere = rows[~rows["site"].isin(left_out)]
-    own = (rows if everywhere.empty else everywhere).groupby(keys)[metric]
+    used = scores["trained"] & ~scores["site"].isin(undefined(scores, metric))
+    own = scores[used].groupby(keys)[metric]
     worst = own.max() if metric in LOWER_IS_BETTER else own.min()
     wide[[MEAN, WORST]] = pd.DataFrame({MEAN: own.mean(), WORST: worst})
     return wide.rename_axis(columns=None).loc[scores[keys].drop_duplicates().agg(tuple, axis=1)]
