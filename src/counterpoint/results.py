@@ -118,7 +118,8 @@ class Result:
         if site is not None and common.is_file() and site in self.results["test"]:
             return common
         there = sorted(p.stem for p in folder.rglob("*.safetensors"))
-        if not there and not (self.path / "test_cases.csv").exists() and self.results:
+        finished, cases = (self.path / name for name in ("results.json", "test_cases.csv"))
+        if not there and finished.exists() and not cases.exists():
             raise StateError(
                 f"{self.path} is of a run across sites: models and test cases stayed at the sites, "
                 "each in its own folder of the run"
