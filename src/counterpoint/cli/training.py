@@ -445,10 +445,10 @@ def settings_from(
         name, equals, value = assignment.partition("=")
         if not equals:
             fail(f"--set {assignment}: write it as NAME=VALUE", 2)
-        for full in full_names({name.strip(): parsed(value, f"--set {name}")}).items():
-            if full[0] in options:
-                raise SettingsError(f"--set {assignment}: {full[0]} is given twice; give it once")
-            options.update([full])
+        for full, given_value in full_names({name.strip(): parsed(value, f"--set {name}")}).items():
+            if full in options:
+                raise SettingsError(f"--set {assignment}: {full} is given twice; give it once")
+            options[full] = given_value
     from_file = full_names(read_file(config)) if config else {}
     for name in ("method", "data.name"):
         from_file.pop(name, None)

@@ -199,7 +199,7 @@ def require_one_kind(folder: Path, runs: Sequence[Finished]) -> None:
 
 
 def require_alike(runs: Sequence[Finished]) -> None:
-    """Refuse runs of an entry that were not trained alike, and its one seed run twice."""
+    """Refuse runs of an entry that were not trained alike."""
     first: dict[str, Finished] = {}
     for run in runs:
         other = first.setdefault(run.label, run)
