@@ -1,5 +1,6 @@
 """The papers' networks: shapes, sizes worked out by hand, gradients, and how weights start."""
 
+import copy
 import itertools
 import math
 
@@ -12,6 +13,7 @@ from counterpoint.layers import normalisation_parameters
 from counterpoint.models import MODELS, build_network
 from counterpoint.models.densenet121 import DenseNet121
 from counterpoint.models.unet import UNet
+from counterpoint.statistics import Statistics, drop_running_statistics, put_group_norms
 
 
 def count(network: nn.Module) -> int:
@@ -104,6 +106,50 @@ def test_densenet_sees_seven_by_seven_then_three_by_three() -> None:
     assert network(torch.rand(2, 3, 96, 96)).shape == (2, 2)
     assert sides == [24, 28, 14, 7, 3]
     assert network(torch.rand(2, 3, 13, 13)).shape == (2, 2)  # the smallest that it says
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("affine", "statistics", "once"),
+    [
+        (False, "batch", True),
+        (True, "batch", False),
+        (False, "averaged", False),
+        (False, "group", False),
+    ],
+)
+def test_densenet_normalises_once_what_comes_out_the_same(
+    affine: bool, statistics: Statistics, once: bool, training: bool
+) -> None:
+    torch.manual_seed(0)
+    network = DenseNet121(2, affine=affine).train(training).double()
+    if statistics == "batch":
+        drop_running_statistics(network)
+    elif statistics == "group":
+        put_group_norms(network)
+    # one layer after the other, each with a norm of all maps: what the pictures of it show
+    plain = copy.deepcopy(network)
+    plain.features = nn.Sequential(*plain.features)
+    channels: list[int] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
+            layer.register_forward_hook(lambda _, given, got: channels.append(given[0].shape[1]))
+    images = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    outputs = [net(images) for net in (network, plain)]
+    torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-10)
+    widths = {64: 6, 128: 12, 256: 24, 512: 16}  # before a block, and its layers
+    fixed = 64 + 58 * 128 + (256 + 512 + 1024 + 1024)  # the stem, bottlenecks, behind the blocks
+    of_new = sum(width + 32 * (depth - 1) for width, depth in widths.items())
+    of_all = sum(width + 32 * layer for width, depth in widths.items() for layer in range(depth))
+    assert sum(channels) == fixed + (of_new if once else of_all)
+    for output in outputs:
+        output.square().sum().backward()
+    for (name, mine), (_, its) in zip(
+        network.named_parameters(), plain.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-8, atol=1e-10, msg=name)
+    for (name, mine), (_, its) in zip(network.named_buffers(), plain.named_buffers(), strict=True):
+        assert torch.equal(mine, its), name
 
 
 def test_densenet_starts_as_released() -> None:

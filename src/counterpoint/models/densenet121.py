@@ -28,7 +28,62 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` and, behind it, the new channels."""
-        return torch.cat([x, self.layers(x)], dim=1)
+        return torch.cat([x, self.new_channels(self.normalised(x))], dim=1)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Maps behind the first batch norm and ReLU."""
+        norm, relu, *_ = self.layers
+        maps: Tensor = relu(norm(x))
+        return maps
+
+    def new_channels(self, maps: Tensor) -> Tensor:
+        """The new channels, of maps that are normalised."""
+        _, _, *rest = self.layers
+        for module in rest:
+            maps = module(maps)
+        return maps
+
+    @property
+    def normalises_like_any(self) -> bool:
+        """Whether its first batch norm has nothing of its own: no weights and no statistics."""
+        norm = self.layers[0]
+        plain = isinstance(norm, nn.BatchNorm2d) and norm.weight is None
+        return plain and norm.running_mean is None
+
+
+def dense_block(layers: list[DenseLayer], x: Tensor) -> Tensor:
+    """``x`` and, behind it, what each layer adds.
+
+    Every layer normalises all maps that are there by then. As HarmoFL was released, without scale,
+    shift and running statistics, a map comes out the same every time: it is normalised once.
+    """
+    if not all(layer.normalises_like_any for layer in layers):
+        for layer in layers:
+            x = layer(x)
+        return x
+    first, *others = layers
+    normalised = first.normalised(x)
+    maps = [x, first.new_channels(normalised)]
+    for layer in others:
+        normalised = torch.cat([normalised, layer.normalised(maps[-1])], dim=1)
+        maps.append(layer.new_channels(normalised))
+    return torch.cat(maps, dim=1)
+
+
+class Features(nn.Sequential):
+    """Modules one after the other, of which neighbouring dense layers work as a block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the last module gives."""
+        block: list[DenseLayer] = []
+        for module in self:
+            if isinstance(module, DenseLayer):
+                block.append(module)
+                continue
+            if block:
+                x, block = dense_block(block, x), []
+            x = module(x)
+        return x
 
 
 class DenseNet121(nn.Module):
@@ -63,7 +118,7 @@ class DenseNet121(nn.Module):
             if block == 0:
                 layers.append(nn.ZeroPad2d(2))
         layers += [nn.BatchNorm2d(width, affine=affine), nn.ReLU(inplace=True)]
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.features: nn.Sequential = Features(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
