@@ -58,6 +58,12 @@ EVERYTHING = {
     "keep_optimizer": True,
 }
 DENSE = {"model": "tests.running:TinyDense", "task": "segmentation"}
+WIDE = {
+    "model": "tests.running:Wide",
+    "optimizer": "adam",
+    "keep_optimizer": True,
+    "rounds": 5,
+}
 # All that a run can leave between rounds, and a file in whose write it is killed.
 KEPT = {
     "momentum": ("harmofl", TINY, "site-0000-00002-state"),
@@ -69,6 +75,7 @@ KEPT = {
     "participation": ("scaffold", {**TINY, "participation": 0.5, "rounds": 4}, "round-00002"),
     "finetune": ("finetune", {**TINY, "finetune_epochs": 2}, "site-0001-00004-candidate"),
     "segmentation": ("fedbn", DENSE, "site-0001-00002-state"),
+    "written over": ("fedavg", WIDE, "site-0000-00005-state"),
 }
 
 
@@ -214,6 +221,9 @@ def test_killed_with_all_that_can_be_kept(killed, case):
     torn, left = KEPT[case][2], (killed / case / "killed").read_text()
     assert re.search(rf"\.{torn}.*\.part", left)
     assert ("state/round-0000" in left, "results.json" in left) == (True, False)
+    # files of round 2 were waiting to be written over: one of them has been
+    assert (".mean-00002.safetensors.spare.part" in left) == (case == "written over")
+    assert not list((killed / case).rglob("*.part"))
     assert_same(killed / case / "run", killed / case / "never")
 
 

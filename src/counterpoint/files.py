@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from counterpoint.errors import SettingsError, StateError, WriteError
+from counterpoint.spare import take_spare
 
 LARGE = 2**20
 """Bytes from which a file's checksum is taken while it is written."""
@@ -54,12 +55,14 @@ def write_quickly(path: Path, *parts: bytes) -> None:
     _write(path, parts, flush=False)
 
 
-def _write(path: Path, parts: Iterable[bytes], flush: bool) -> None:
+def _write(path: Path, parts: Sequence[bytes], flush: bool) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        over = take_spare(aside, sum(map(len, parts)))
+        with open(aside, "r+b" if over else "wb") as file:
             file.writelines(parts)
+            file.truncate()  # a spare file may be longer
             file.flush()
             if flush:
                 os.fsync(file.fileno())

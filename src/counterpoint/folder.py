@@ -29,6 +29,7 @@ from counterpoint.files import (
 from counterpoint.kept import Kept
 from counterpoint.methods import Method
 from counterpoint.settings import Settings, as_dict, from_dict, to_yaml
+from counterpoint.spare import put_aside
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 SCORES = ["round", "site", "model", "moment", "epoch", "stage", "split"]
@@ -364,9 +365,7 @@ class RunFolder:
                 return  # a damaged page: keep everything
         for page in pages[:-2]:
             page.unlink(missing_ok=True)
-        for file in self.state.glob("*.safetensors"):
-            if file.name not in needed:
-                file.unlink(missing_ok=True)
+        put_aside(self.state, [f for f in self.state.glob("*.safetensors") if f.name not in needed])
 
     def _read_quickly(self, page: Path) -> set[str]:
         body = page.read_text(encoding="utf-8").partition("\n")[2]

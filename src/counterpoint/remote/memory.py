@@ -14,6 +14,7 @@ from counterpoint.files import write_bytes, write_quickly, write_text
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload, to_bytes
 from counterpoint.remote.message import Message
+from counterpoint.spare import put_aside
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,7 @@ class Memory:
         write_text(self.place / "register.json", json.dumps(register))
         kinds = ("states", *newest)
         needed = {one.file for kind in kinds for one in register[kind]}
-        for file in self.place.glob("*.safetensors"):
-            if file.name not in needed:
-                file.unlink(missing_ok=True)
+        put_aside(self.place, [f for f in self.place.glob("*.safetensors") if f.name not in needed])
 
     def keep_answer(self, message: Message, reply: Message) -> None:
         """Keep the answer to a visit, so that the same message gets it again.
