@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from counterpoint import api, cli, resume, run
-from counterpoint.cli import training
+from counterpoint.cli.options import SETTING_OF
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "counterpoint.cli"]
@@ -98,7 +98,7 @@ class Overflows(Tiny):
 
 def options(settings: dict[str, Any]) -> list[str]:
     """Settings as options of `counterpoint run`."""
-    known = {name.rpartition(".")[2] for name in training.SETTING_OF.values()}
+    known = {name.rpartition(".")[2] for name in SETTING_OF.values()}
     listed: list[str] = []
     for name, value in settings.items():
         direct = name in known

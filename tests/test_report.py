@@ -25,10 +25,11 @@ from counterpoint.errors import SettingsError, StateError
 from counterpoint.figures.style import SERIES
 from counterpoint.report import page as pages
 from counterpoint.report.page import runs as study_runs
+from counterpoint.report.page.arms import read_study
 from counterpoint.report.page.cases import worst_cases
 from counterpoint.report.page.cautions import cautions
 from counterpoint.report.page.pictures import legend_of
-from counterpoint.report.page.runs import difference, of_common_seeds, read_study
+from counterpoint.report.page.runs import difference, of_common_seeds
 from counterpoint.report.page.summary import guess
 from counterpoint.report.page.words import megabytes, points, without_names
 from counterpoint.resampling import (

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from counterpoint.cli.common import SHARED, fail, shown_live, state, words
-from counterpoint.cli.training import run, settings_from, show_result, usual_folder
+from counterpoint.cli.options import settings_from, usual_folder
+from counterpoint.cli.training import run, show_result
 
 if TYPE_CHECKING:
     from counterpoint.remote import Plan

@@ -20,6 +20,7 @@ from counterpoint.errors import SettingsError
 from counterpoint.figures.save import save
 from counterpoint.figures.style import SERIES
 from counterpoint.files import write_text
+from counterpoint.report.page.arms import read_study
 from counterpoint.report.page.blocks import Block, Details, Pictures, Section
 from counterpoint.report.page.cases import cases
 from counterpoint.report.page.cautions import cautions
@@ -27,7 +28,7 @@ from counterpoint.report.page.curves import retrogress, training
 from counterpoint.report.page.gain import gain
 from counterpoint.report.page.payloads import payloads
 from counterpoint.report.page.repeat import repeat
-from counterpoint.report.page.runs import Study, read_study
+from counterpoint.report.page.runs import Study
 from counterpoint.report.page.spectra import spectra
 from counterpoint.report.page.stages import stages
 from counterpoint.report.page.summary import summary

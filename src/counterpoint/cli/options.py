@@ -1,0 +1,124 @@
+"""What a command's options set, over the settings of a file."""
+
+from pathlib import Path
+from typing import Any
+
+from counterpoint.cli.common import fail, note, parsed, words
+
+# Options of `run` and the settings that they set; all other settings go by --set.
+SETTING_OF = {
+    "task": "data.task",
+    "protocol": "data.protocol",
+    "sites": "data.sites",
+    "classes": "data.classes",
+    "holdout": "data.holdout",
+    "volumes": "data.volumes",
+    "neighbours": "data.neighbours",
+    "window": "data.window",
+    "train_limit": "data.train_limit",
+    "skip_bad": "data.skip_bad",
+    "rounds": "schedule.rounds",
+    "local_epochs": "schedule.local_epochs",
+    "batch_size": "schedule.batch_size",
+    "max_batch": "schedule.max_batch",
+    "image_size": "schedule.image_size",
+    "model": "schedule.model",
+    "model_options": "schedule.model_options",
+    "augmentation": "schedule.augmentation",
+    "loss": "schedule.loss",
+    "optimizer": "schedule.optimizer",
+    "lr": "schedule.lr",
+    "momentum": "schedule.momentum",
+    "weight_decay": "schedule.weight_decay",
+    "precision": "schedule.precision",
+    "participation": "schedule.participation",
+    "finetune_epochs": "schedule.finetune_epochs",
+    "local": "local.kind",
+    "aggregation": "aggregation.kind",
+    "server": "server.kind",
+    "harmonise": "harmonise.kind",
+    "perturbation": "perturbation",
+    "statistics": "statistics",
+    "privacy": "privacy.kind",
+    "encrypt": "encrypt",
+    "seed": "seed",
+    "device": "machine.device",
+    "workers": "machine.workers",
+    "threads": "machine.threads",
+}
+
+
+def require_fitting_file(config: Path, method: str, data: str, options: dict[str, Any]) -> None:
+    """Where the settings are wrong, and would be by the file alone, say that it is the file."""
+    from counterpoint.errors import SettingsError
+    from counterpoint.settings import make_settings
+
+    try:
+        make_settings(method, data, options)
+    except SettingsError as error:
+        alone = settings_from(root=None, config=config, assignments=None)
+        try:
+            make_settings(method, data, alone)
+        except SettingsError as same:
+            if str(same) == str(error):
+                raise SettingsError(f"settings file {config}: {error}") from None
+        raise
+
+
+def note_other_method(config: Path, method: str) -> None:
+    """Say that a file's composition is used under the name of another method."""
+    from counterpoint.settings import CHOICES, read_file
+
+    found = read_file(config)
+    if found.get("method", method) != method and found.keys() & {*CHOICES, "statistics"}:
+        note(
+            f"the composition in {config} is that of '{found['method']}', and is used under the "
+            f"name of '{method}'; leave its parts out of the file to use the method's own"
+        )
+
+
+def usual_folder(method: str, data: str, options: dict[str, Any]) -> Path:
+    """The folder of a run that is given none."""
+    short = Path(data).stem if Path(data).exists() else data
+    name = Path(method.partition(":")[0]).stem
+    return Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
+
+
+def settings_from(
+    root: Path | None, config: Path | None, assignments: list[str] | None, **given: Any
+) -> dict[str, Any]:
+    """Settings out of the options of a command, over those of a file; other options are passed."""
+    options = {
+        SETTING_OF[name]: value
+        for name, value in given.items()
+        if name in SETTING_OF and value is not None
+    }
+    for name in ("data.train_limit", "schedule.model_options"):
+        if name in options:
+            options[name] = parsed(options[name], name)
+    for name in ("data.sites", "data.classes"):
+        if name in options:
+            options[name] = words(options[name])
+    if "data.window" in options:
+        options["data.window"] = parsed(f"[{options['data.window']}]", "--window")
+    if root is not None:
+        options["data.root"] = str(root)
+    from counterpoint.errors import SettingsError
+    from counterpoint.settings import full_names, read_file
+
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            fail(f"--set {assignment}: write it as NAME=VALUE", 2)
+        for full, given_value in full_names({name.strip(): parsed(value, f"--set {name}")}).items():
+            if full in options:
+                raise SettingsError(f"--set {assignment}: {full} is given twice; give it once")
+            options[full] = given_value
+    from_file = full_names(read_file(config)) if config else {}
+    for name in ("method", "data.name"):
+        from_file.pop(name, None)
+    for part in ("harmonise", "local", "aggregation", "server", "privacy"):
+        kind = options.get(f"{part}.kind", from_file.get(f"{part}.kind"))
+        if kind != from_file.get(f"{part}.kind"):  # then the file's values are of another kind
+            from_file = {n: v for n, v in from_file.items() if not n.startswith(f"{part}.")}
+    return from_file | options
