@@ -15,7 +15,7 @@ def names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("size", [LARGE, LARGE + 7, 3 * LARGE])
+@pytest.mark.parametrize("size", [LARGE, LARGE + 7, 4 * LARGE])
 def test_a_file_is_written_over_one_that_is_needed_no_more(tmp_path: Path, size: int) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     write_bytes(old, b"a" * 2 * LARGE)
@@ -46,15 +46,37 @@ def test_what_has_another_name_stays_as_it_is(tmp_path: Path) -> None:
     put_aside(tmp_path, [one])
     write_bytes(tmp_path / "new", b"b" * LARGE)
     assert other.read_bytes() == b"a" * LARGE
+    assert names(tmp_path) == {"other", "new"}
 
 
-def test_the_nearest_in_size_is_taken_and_nobody_gets_one_twice(tmp_path: Path) -> None:
-    for name, size in (("x", 1), ("y", 2), ("z", 4)):
+@pytest.mark.parametrize("kind", ["symlink", "read-only"])
+def test_what_can_t_be_written_to_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    elsewhere, file = tmp_path / "elsewhere" / "object", tmp_path / "file"
+    write_bytes(elsewhere, b"a" * LARGE)
+    if kind == "symlink":
+        file.symlink_to(elsewhere)
+    else:
+        write_bytes(file, b"a" * LARGE)
+        monkeypatch.setattr(os, "access", lambda file, mode: mode != os.W_OK)  # root may all
+    put_aside(tmp_path, [file])
+    write_bytes(tmp_path / "new", b"b" * LARGE)
+    assert (tmp_path / "new").read_bytes() == b"b" * LARGE
+    assert elsewhere.read_bytes() == b"a" * LARGE
+    assert names(tmp_path) == {"new", "elsewhere"}
+
+
+def test_one_of_about_the_size_is_taken_and_nobody_gets_one_twice(tmp_path: Path) -> None:
+    sizes = {"a": 16, "b": 5, "c": 2, "d": 8}
+    for name, size in sizes.items():
         write_bytes(tmp_path / name, bytes(size * LARGE))
-    put_aside(tmp_path, [tmp_path / name for name in "xyz"])
-    places = [tmp_path / f"{number}" for number in range(4)]
-    assert [take_spare(place, 2 * LARGE - 1) for place in places] == [True, True, True, False]
-    assert [place.stat().st_size // LARGE for place in places[:3]] == [2, 1, 4]
+    put_aside(tmp_path, [tmp_path / name for name in sizes])
+    places = [tmp_path / f"{number}" for number in range(3)]
+    assert [take_spare(place, 4 * LARGE) for place in places] == [True, True, True]
+    assert [place.stat().st_size // LARGE for place in places] == [5, 2, 8]
+    assert not take_spare(tmp_path / "3", 4 * LARGE)
+    assert names(tmp_path) == {".a.spare.part", "0", "1", "2"}
 
 
 def test_what_was_not_wanted_goes(tmp_path: Path) -> None:

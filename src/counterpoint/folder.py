@@ -315,7 +315,7 @@ class RunFolder:
         return notebook.files
 
     def _sweep(self) -> None:
-        """Remove what processes left that were killed while they wrote; all of them are gone."""
+        """Remove spare files, and what processes left that were killed while they wrote."""
         for left in self.path.rglob(".*.part"):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

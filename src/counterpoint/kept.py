@@ -48,6 +48,7 @@ def keep_once(folder: Path, name: str, tensors: Payload, earlier: Kept | None = 
         with suppress(OSError):  # a file system without links, or the file is gone
             path.unlink(missing_ok=True)
             os.link(folder / earlier.file, path)
-            return kept
+            if path.stat().st_nlink > 1:  # else nobody could tell that it has two names
+                return kept
     write_bytes(path, data)
     return kept

@@ -1,10 +1,12 @@
 """Large files that are needed no more, for the next ones to be written over.
 
 The kernel holds their pages already. New ones take several times as long as the writing itself;
-ten times and more on a virtual machine that gives unused memory back to its host.
+ten times and more on a virtual machine that gives unused memory back to its host. Whoever still
+reads such a file while the run goes on finds the next one's bytes in it, and another checksum.
 """
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,19 +18,16 @@ SPARES = ".*.spare.part"
 
 
 def put_aside(folder: Path, files: Iterable[Path]) -> None:
-    """Take files of a folder out of it; the large ones wait there to be written over.
+    """Remove files of a folder; the large ones wait there, under other names, to be written over.
 
-    Those that waited already and were not wanted are removed.
+    Those that waited already and were not wanted are gone then.
     """
     drop_spares(folder)
     for file in files:
-        if not file.exists() or file.stat().st_size < LARGE:
+        if file.exists() and file.stat().st_size >= LARGE:
+            os.replace(file, file.with_name(f".{file.name}.spare.part"))
+        else:
             file.unlink(missing_ok=True)
-            continue
-        spare = file.with_name(f".{file.name}.spare.part")
-        os.replace(file, spare)
-        if spare.stat().st_nlink > 1:  # what has its other name must stay as it is
-            spare.unlink()
 
 
 def drop_spares(folder: Path) -> None:
@@ -38,22 +37,25 @@ def drop_spares(folder: Path) -> None:
 
 
 def take_spare(place: Path, size: int) -> bool:
-    """Put a spare file of the same folder at ``place``, the nearest to ``size`` bytes, if any is.
+    """Put a spare file of the same folder at ``place``, of about ``size`` bytes, if there is one.
 
     Of several processes that want the same one, one gets it.
     """
     if size < LARGE:
         return False
-    waiting: list[tuple[int, Path]] = []
-    for spare in place.parent.glob(SPARES):
+    for spare in sorted(place.parent.glob(SPARES)):
         try:
-            waiting.append((abs(spare.stat().st_size - size), spare))
-        except FileNotFoundError:
-            continue  # another process was first
-    for _, spare in sorted(waiting):
-        try:
-            os.replace(spare, place)
-        except FileNotFoundError:
-            continue
-        return True
+            if size <= 2 * spare.stat().st_size <= 4 * size:
+                os.replace(spare, place)
+                if is_ours_alone(place):
+                    return True
+                place.unlink()
+        except OSError:
+            continue  # another process was first, or has it open
     return False
+
+
+def is_ours_alone(file: Path) -> bool:
+    """Whether a file can be written to, and changes nothing under any other name."""
+    about = file.lstat()
+    return stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and os.access(file, os.W_OK)

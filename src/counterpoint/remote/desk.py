@@ -42,7 +42,6 @@ from counterpoint.remote.order import read_kept, read_order
 from counterpoint.remote.plan import SECRET, Plan
 from counterpoint.remote.policy import Policy, PolicyError
 from counterpoint.results import write_model
-from counterpoint.spare import drop_spares
 
 NO_RECORD = "the site can't write its record, so nothing leaves"
 
@@ -267,7 +266,6 @@ class Desk:
     def test(self, message: Message) -> Message:
         """Score the test images with the chosen model, and leave model and cases at the site."""
         kept, place = read_kept(message.says["candidate"], "candidate"), self.folder.state
-        drop_spares(place)  # no more rounds
         model = kept.read(place)
         exam = Exam(self.data[0], (place / kept.file,), self.plan.settings.seed)
         ((row, cases, intervals),) = score_test(self.client, exam, self.report)

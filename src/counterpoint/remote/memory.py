@@ -14,7 +14,7 @@ from counterpoint.files import write_bytes, write_quickly, write_text
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload, to_bytes
 from counterpoint.remote.message import Message
-from counterpoint.spare import put_aside
+from counterpoint.spare import drop_spares, put_aside
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ class Memory:
         kinds = ("states", *newest)
         needed = {one.file for kind in kinds for one in register[kind]}
         put_aside(self.place, [f for f in self.place.glob("*.safetensors") if f.name not in needed])
+        if order.round == self.last:
+            drop_spares(self.place)
 
     def keep_answer(self, message: Message, reply: Message) -> None:
         """Keep the answer to a visit, so that the same message gets it again.
