@@ -105,6 +105,7 @@ def test_densenet_sees_seven_by_seven_then_three_by_three() -> None:
             layer.register_forward_hook(lambda _, given, got: sides.append(given[0].shape[-1]))
     assert network(torch.rand(2, 3, 96, 96)).shape == (2, 2)
     assert sides == [24, 28, 14, 7, 3]
+    assert network.features[:-4](torch.rand(2, 3, 96, 96)).shape == (2, 1024, 3, 3)
     assert network(torch.rand(2, 3, 13, 13)).shape == (2, 2)  # the smallest that it says
 
 

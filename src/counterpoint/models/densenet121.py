@@ -28,7 +28,7 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` and, behind it, the new channels."""
-        return torch.cat([x, self.new_channels(self.normalised(x))], dim=1)
+        return torch.cat([x, self.layers(x)], dim=1)
 
     def normalised(self, x: Tensor) -> Tensor:
         """Maps behind the first batch norm and ReLU."""
@@ -55,7 +55,8 @@ def dense_block(layers: list[DenseLayer], x: Tensor) -> Tensor:
     """``x`` and, behind it, what each layer adds.
 
     Every layer normalises all maps that are there by then. As HarmoFL was released, without scale,
-    shift and running statistics, a map comes out the same every time: it is normalised once.
+    shift and running statistics, a map comes out the same every time: it is normalised once, and
+    the layers are not called as wholes.
     """
     if not all(layer.normalises_like_any for layer in layers):
         for layer in layers:
@@ -83,7 +84,7 @@ class Features(nn.Sequential):
             if block:
                 x, block = dense_block(block, x), []
             x = module(x)
-        return x
+        return dense_block(block, x) if block else x
 
 
 class DenseNet121(nn.Module):
