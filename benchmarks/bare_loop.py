@@ -281,9 +281,9 @@ def measure(method: str, options: dict[str, Any], turns: int) -> list[object]:
 
 SAID = """\
 4 sites, 2 local epochs. What a visit costs beside its training does not grow with the images:
-reading, hashing and writing the site's state and model, so that a killed run goes on. For the
-U-Net, whose weights and Adam's moments are 93 MB a model, that takes longest in the first three
-rounds: later files are written over those of earlier rounds."""
+reading, hashing and writing the site's state and model, so that a killed run goes on. It is 93 MB a
+model for the U-Net, with Adam's moments. In the first three rounds these files are new, which takes
+longest; later on they are written over those of earlier rounds."""
 CASES = [
     ("fedavg", "classification", 48, 2),
     ("fedavg", "classification", 200, 1),
@@ -291,8 +291,7 @@ CASES = [
     ("fedavg", "segmentation", 24, 20),
     ("prrfl", "segmentation", 24, 20),
 ]
-"""Method, task, most training images a site, rounds; those of the U-Net are as few as one would
-train at the least, for the first of them write new files."""
+"""Method, task, most training images a site, rounds."""
 MANY = [("fedavg", "segmentation", 96, 1), ("prrfl", "segmentation", 96, 1)]
 """With --many: what a visit writes is the same, and its training takes longer."""
 HEAD = [

@@ -8,7 +8,7 @@ the rounds, so that there are a few. The images are decoded into the library's c
 (benchmarks.loading tells what that costs, once). The library's side keeps freed memory, as it does
 on the command line; the naive one is as PyTorch comes. Image sizes and batches are those that the
 methods were published with. A subset in the proportions of the whole; --full takes all dermoscopy
-images. Every turn has a seed of its own.
+images, --densenet measures HarmoFL with DenseNet121 alone. Every turn has a seed of its own.
 """
 
 import os
@@ -229,7 +229,7 @@ HEAD = [
 
 def main() -> None:
     """PRR-FL and HarmoFL, float32 and bfloat16."""
-    chosen = arguments(__doc__, "--full")
+    chosen = arguments(__doc__, "--full", "--densenet")
     root = Path(os.environ.get("COUNTERPOINT_DERMOSCOPY", "dermoscopy"))
     retina = os.environ.get("COUNTERPOINT_RETINA")
     if not root.is_dir():
@@ -258,6 +258,8 @@ def main() -> None:
             where = {"root": retina}
             dense = harmofl("HarmoFL, U-Net", "harmofl_masks", amounts[2], where, masks)
             groups.append((tables[2], dense))
+        if chosen.densenet:
+            groups = groups[1:2]
         found: dict[str, list[Seen]] = {name: [] for _, sides in groups for name in sides}
         stages: dict[str, list[str]] = {EXACT: [], PASSING: []}
         for turn in range(turns):
@@ -284,7 +286,11 @@ def main() -> None:
     )
     alike = [a == b for a, b in zip(*stages.values(), strict=True)]
     said = f"\n\nStages as with the exact scores: {sum(alike)} of {len(alike)} local epochs."
-    write("naive", "Whole runs against the naive way", what + table(HEAD, rows) + said)
+    write(
+        "naive_densenet" if chosen.densenet else "naive",
+        "Whole runs against the naive way",
+        what + table(HEAD, rows) + (said if alike else ""),
+    )
 
 
 if __name__ == "__main__":
