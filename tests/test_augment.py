@@ -144,3 +144,28 @@ def test_the_same_generator_draws_the_same() -> None:
         assert once.shape == images.shape
         assert once.min() >= 0
         assert once.max() <= 1
+
+
+def test_masks_go_with_their_images_in_a_mixed_order() -> None:
+    numbers = np.arange(12)
+    masks = np.random.default_rng(0).integers(0, 2, (12, 5, 5)).astype(np.uint8)
+    part = Part(255 * masks[:, None], numbers, numbers, numbers + 100, masks)
+    still, moved = (
+        list(
+            batches(
+                [part],
+                5,
+                torch.device("cpu"),
+                order=torch.Generator().manual_seed(3),
+                augment=augment,
+            )
+        )
+        for augment in (None, AUGMENTATIONS["flips"])
+    )
+    cases = torch.cat([batch.cases for batch in still]) - 100
+    assert sorted(cases.tolist()) == numbers.tolist() != cases.tolist()
+    for case, mask in zip(cases, torch.cat([batch.target for batch in still]), strict=True):
+        assert (mask.numpy() == masks[case]).all()
+    for batch in (*still, *moved):
+        assert torch.equal(batch.images[:, 0], batch.target.float())
+    assert not torch.equal(moved[0].target, still[0].target)

@@ -4,12 +4,17 @@ A step goes half of the way from w to a site's point: w' = (w + p) / 2.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from counterpoint.aggregation.normalised import step_weight
+from counterpoint.data.augment import AUGMENTATIONS
+from counterpoint.data.batches import Batch, batches
 from counterpoint.errors import SettingsError
 from counterpoint.federation import taking_part
 from counterpoint.server_update import SERVER_UPDATES
@@ -452,3 +457,61 @@ def test_batch_norm(
         assert played.model(site, "norm.bias") == near(shift)
         assert played.model(site, "norm.running_mean") == near(mean)
         assert played.model(site, "norm.running_var") == near(0.9)
+
+
+def test_the_learning_rate_comes_down(tmp_path: Path) -> None:
+    """Round 1, lr 1/2: the mean is (1, 1/2). Round 2, lr 1/4: A goes to (7/4, 3/8).
+
+    B goes to (3/4, 7/8), and the mean is (5/4, 5/8); with lr 1/2 it would be (3/2, 3/4).
+    """
+    played = play(tmp_path, "fedavg", 2, lr_decay=0.5, lr_decay_rounds=1)
+    assert played.down() == near(1.25, 0.625)
+
+
+def test_the_summary_of_a_run(tmp_path: Path) -> None:
+    """Two steps: A to (2, 0), (3, 0); B to (0, 1), (0, 3/2); the mean is (3/2, 3/4).
+
+    It says the first class, which is right at A and wrong at B, where all is lost by the merge. The
+    losses of the steps are 8 and 2 at A, 2 and 1/2 at B. Two numbers of four bytes go up and down.
+    """
+    played = play(tmp_path, "fedavg", 1, local_epochs=2)
+    values, scores = played.result.results, played.result.scores
+    assert values["worst_site"] == "B"
+    assert values["retrogress"] == {"model": {"mean": 0.5, "by_round": [0.5]}}
+    assert values["bytes"] == {"up_per_round_and_site": 8, "down_per_round_and_site": 8}
+    epochs = scores[(scores["moment"] == "epoch") & (scores["split"] == "validation")]
+    losses = epochs.groupby("site")["train_loss"].agg(list)
+    assert (losses["A"], losses["B"]) == ([8, 2], [2, 0.5])
+
+
+def test_every_training_batch_is_augmented_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def look(images: Tensor, target: Tensor, _: torch.Generator) -> tuple[Tensor, Tensor]:
+        seen.append(len(images))
+        return images, target
+
+    monkeypatch.setitem(AUGMENTATIONS, "flips", look)
+    play(tmp_path, "fedavg", 2, images=(2, 4), local_epochs=3, augmentation="flips")
+    assert seen == [2] * (2 * 3 * (1 + 2))  # rounds, epochs, batches of A and of B
+
+
+def test_every_site_round_and_seed_draws_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def look(*given: Any, **how: Any) -> Iterator[Batch]:
+        if how.get("augment"):  # training, and no scores
+            drawn.append((torch.initial_seed(), how["order"].initial_seed()))
+        return batches(*given, **how)
+
+    monkeypatch.setattr("counterpoint.client.batches", look)
+    for number, seed in enumerate((1, 2, 1)):
+        play(tmp_path / str(number), "fedavg", 2, seed=seed, augmentation="flips")
+    first, second, again = drawn[:4], drawn[4:8], drawn[8:]
+    assert first == again
+    for kind in zip(*first, *second, strict=True):  # of dropout; of the order
+        assert len(set(kind)) == 8  # two sites, rounds and seeds

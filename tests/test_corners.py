@@ -1,9 +1,12 @@
 """Corners that were once wrong: names, unequal sites, numbers that are not finite, reports."""
 
+import math
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,9 +15,11 @@ from torch import nn
 import counterpoint
 from counterpoint.data import write_phantom
 from counterpoint.errors import DataError, SettingsError, StateError, TrainingError
-from counterpoint.results import runs_in
+from counterpoint.methods import find_method
+from counterpoint.results import retrogress, runs_in
 from counterpoint.settings import read_file
 from counterpoint.statistics import recalibrate
+from tests.running import Stopped, assert_same, stop_in
 
 SHORT = {
     "rounds": 1,
@@ -371,3 +376,25 @@ def test_of_a_folder_with_stopped_runs_one_is_named_to_go_on_with(tmp_path: Path
     (tmp_path / "fedavg-1" / "settings.yaml").touch()
     with pytest.raises(StateError, match=r"holds none; go on .* resume .*fedavg-1`$"):
         runs_in(tmp_path)
+
+
+def test_a_run_of_objects_made_by_hand_goes_on_with_them(folder: Path, tmp_path: Path) -> None:
+    method = replace(find_method("fedavg"), name="mine")
+    federation = replace(counterpoint.load(folder), source={})
+    settings = SHORT | {"rounds": 2}
+    counterpoint.run(method, federation, out=tmp_path / "never", settings=settings)
+    with pytest.raises(Stopped):
+        counterpoint.run(
+            method, federation, out=tmp_path / "run", settings=settings, report=stop_in(2)
+        )
+    with pytest.raises(SettingsError, match="unknown method 'mine'"):
+        counterpoint.resume(tmp_path / "run")
+    counterpoint.resume(tmp_path / "run", data=federation, method=method)
+    assert_same(tmp_path / "run", tmp_path / "never")
+
+
+def test_an_undefined_score_is_not_replaced_by_that_of_an_earlier_epoch() -> None:
+    rows = [("epoch", 1, 0.0), ("epoch", 2, math.nan), ("merged", 0, 0.0)]
+    at = {"round": 1, "site": "A", "model": "model", "split": "validation"}
+    scores = pd.DataFrame([at | {"moment": m, "epoch": e, "dice": d} for m, e, d in rows])
+    assert retrogress(scores, "dice").empty

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 from sklearn import metrics
 
@@ -375,3 +376,27 @@ def test_results_are_plain_json_and_shown_again(data, tmp_path):
     assert values["intervals"]["east"]["sensitivity"][0] is not None
     assert "west (did not train)" in shown
     assert results_table(result) is not None
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("fedavg", {"statistics": "recalibrated"}), ("prrfl-journal", {}), ("counterpoint", {})],
+)
+def test_only_training_images_make_a_model(method, more, split, data, tmp_path):
+    """In one round, of which there is nothing to choose, other images change scores alone."""
+    other = shutil.copytree(data, tmp_path / "other" / "sites")
+    for table in other.glob("*/labels.csv"):
+        rows = pd.read_csv(table)
+        for name in rows.loc[rows["split"] == split, "image"]:
+            file = table.parent / name
+            Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
+    kept = []
+    for number, place in enumerate((data, other)):
+        out = tmp_path / str(number)
+        result, _ = run(method, place, out, holdout=None, **({"rounds": 1} | more))
+        kept.append(content(result.path))
+    names = [name for name in kept[0] if name.startswith(("models", "state/mean"))]
+    assert len(names) > 1
+    assert all(kept[0][name] == kept[1][name] for name in names)
+    assert kept[0]["scores.csv"] != kept[1]["scores.csv"]

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -259,3 +260,26 @@ def test_impossible_values_are_refused() -> None:
         Schedule(rounds=0)
     with pytest.raises(ValueError, match="perturbation"):
         Method(name="x", paper="y", summary="z", perturbation=-1)
+
+
+def test_a_balanced_loss_knows_a_sites_classes(tmp_path: Path) -> None:
+    """Of equal logits: -log of the share of the class among the site's training images."""
+    options = SMALL | {"rounds": 1, "local_epochs": 1, "loss": "balanced"}
+    options |= {"model": "tests.points:Point", "model_options": {"start": [0.0, 0.0, 0.0]}}
+    del options["train_limit"]
+    result = counterpoint.run("fedavg", "phantom", out=tmp_path / "run", settings=options)
+    start = result.scores.query("moment == 'start'").set_index("site")["loss"]
+    for site in counterpoint.load("phantom", seed=1).sites:
+        labels = site.table.groupby("split")["label"]
+        share = labels.get_group("train").value_counts(normalize=True)
+        wanted = -np.log(labels.get_group("validation").map(share)).mean()
+        assert start[site.name] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_every_model_of_a_site_takes_the_common_amplitude(tmp_path: Path) -> None:
+    result = run(tmp_path, "prrfl", {"harmonise": "amplitude"})
+    layers = [result.model(site).harmonise for site in result.table.index]
+    assert len(layers) == 4
+    for layer in layers:
+        assert bool(layer.frozen)
+        assert torch.equal(layer.amplitude, layers[0].amplitude)

@@ -401,9 +401,10 @@ def sha(file):
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_a_model_of_the_sites_own_leaves_for_nobody(small, tmp_path, quick):
+@pytest.mark.parametrize("method", ["prrfl", "fedbn", "silobn"])
+def test_a_model_of_the_sites_own_leaves_for_nobody(small, tmp_path, quick, method):
     """Neither where a hostile server asks with the right digest, nor where one site is left."""
-    engine = Loopback(tmp_path, "prrfl", small, rounds=2)
+    engine = Loopback(tmp_path, method, small, rounds=2)
     engine.change = lambda site, message, reply: None if site == "west" else reply
     engine.run(min_sites=1)
     assert not (tmp_path / "server" / "models" / "global.safetensors").exists()
@@ -413,6 +414,18 @@ def test_a_model_of_the_sites_own_leaves_for_nobody(small, tmp_path, quick):
     for name, sha256 in desk.memory.register["chosen"] + desk.memory.register["candidates"]:
         answer = desk.answer(Message("model", {"candidate": [name, sha256], "model": "any"}))
         assert answer.says["reason"] == "this model is the site's own; it does not leave"
+
+
+def test_a_site_that_missed_a_round_is_told_all_that_is_new_to_it(small, tmp_path, quick):
+    """The amplitude goes down once: to whom was there after round 1, to the other a round later."""
+    engine = Loopback(tmp_path, "harmofl", small, rounds=3)
+    in_round(engine, 2, "west", lambda reply: None)
+    engine.run(min_sites=1)
+    both = sorted(engine.sites)
+    assert sites_by_round(engine) == {1: both, 2: ["east"], 3: both}
+    log = pd.read_csv(engine.folder / "server" / "payloads.csv")
+    down = log[(log["direction"] == "down") & (log["name"] == "harmonise.amplitude")]
+    assert set(zip(down["round"], down["site"], strict=True)) == {(1, "east"), (2, "west")}
 
 
 def rows_with(change):

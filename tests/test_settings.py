@@ -131,3 +131,17 @@ class Mine(Plain):
 def test_a_part_of_ones_own_has_its_own_settings() -> None:
     own = replace(find_method("fedavg"), local=Mine())
     assert make_settings(own, "phantom", {"beta2": 0.75}).method.local == Mine(beta2=0.75)
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [("classification", (3.0, 15, "kl", 1.0)), ("segmentation", (1.0, 1, "mse", 10.0))],
+)
+def test_the_journals_local_update_is_that_of_the_task(
+    task: str, wanted: tuple[float, int, str, float]
+) -> None:
+    settings = make_settings("prrfl-journal", "x", {"data.task": task})
+    local = as_dict(settings)["local"]
+    names = ("tau", "warm_up", "distillation", "weight")
+    assert tuple(local[name] for name in names) == wanted
+    assert from_dict(yaml.safe_load(to_yaml(settings))) == settings

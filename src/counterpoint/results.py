@@ -292,8 +292,10 @@ def retrogress(scores: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
     rows = scores[scores["split"] == "validation"]
     keys = ["model", "site", "round"]
     epochs = rows[rows["moment"] == "epoch"].sort_values("epoch")
-    before = epochs.groupby(keys, sort=False)[metric].last()
-    after = rows[rows["moment"] == "merged"].groupby(keys, sort=False)[metric].last()
+    merged = rows[rows["moment"] == "merged"]
+    before, after = (
+        some.groupby(keys, sort=False)[metric].last(skipna=False) for some in (epochs, merged)
+    )
     table = pd.DataFrame({"before": before, "after": after}).dropna().reset_index()
     table["retrogress"] = table["before"] - table["after"]
     return table.sort_values(keys).reset_index(drop=True)
