@@ -622,3 +622,12 @@ def test_rows_of_single_slices_read_their_file_once(scans, tmp_path, monkeypatch
     assert (images[4:8] == everything[5:9]).all()
     targets = data[1].part("train").targets
     assert (targets[4:8] == whole[1].part("train").targets[9:13]).all()
+
+
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_frames_that_the_header_does_not_know_of(tmp_path, colours):
+    """Else the columns of the pictures would be taken for their colours."""
+    film = RNG.integers(0, 9, (4, 6, 5, *colours)).astype(np.uint8)
+    path = dicom(tmp_path / "film.dcm", film[0], position=None, PixelData=film.tobytes())
+    with pytest.raises(BadImageError, match="broken pixel data"):
+        read_volume(path, None)

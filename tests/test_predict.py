@@ -18,7 +18,7 @@ from counterpoint.data.masks import read_mask
 from counterpoint.data.search import find_images
 from counterpoint.data.site import Form
 from counterpoint.data.volumes import cut
-from counterpoint.errors import DataError, SettingsError, StateError
+from counterpoint.errors import DataError, SettingsError, StateError, TrainingError
 from counterpoint.files import read_metadata, read_tensors, write_tensors
 from counterpoint.harmonise import NoHarmoniser
 from counterpoint.prediction import choose_model
@@ -532,7 +532,7 @@ def test_bad_images_are_named(masks, tmp_path):
         masks, files, out=tmp_path / "out", skip_bad=True, report=told.append
     )
     assert table["image"].tolist() == good
-    assert "broken.png" in told[0]["note"]
+    assert "broken.png" in told[0]["warning"]
     with pytest.raises(DataError, match="none of the images"):
         counterpoint.predict(masks, tmp_path / "broken.png", skip_bad=True)
     with pytest.raises(SettingsError, match="exists already"):
@@ -586,3 +586,99 @@ def test_the_command(masks, tmp_path):
     code, _, err = running.call(*words, tmp_path / "out")
     assert code == 2
     assert "exists already" in err
+
+
+def test_instance_norm_needs_no_company(tmp_path):
+    """It normalises every image by itself, though it keeps no running statistics either."""
+    options = {"channels": [4, 8], "strides": [2], "norm": "instance", "spatial_dims": 2}
+    given = ("monai.networks.nets:UNet", options)
+    one = build_predictor(*given, 2, (3, 24, 24), NoHarmoniser(), "averaged", dense=True)
+    card = model_card(
+        *given, "segmentation", ("dark", "light"), (3, 24, 24), NoHarmoniser(), "averaged"
+    )
+    write_tensors(tmp_path / "m.safetensors", one.state_dict(), card)
+    assert any(isinstance(layer, torch.nn.InstanceNorm2d) for layer in one.modules())
+    for name in "ab":
+        pixels = RNG.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    alone = counterpoint.predict(tmp_path / "m.safetensors", files[0], batch_size=1)
+    both = counterpoint.predict(tmp_path / "m.safetensors", files)
+    assert alone["pixels_light"].iloc[0] == both["pixels_light"].iloc[0]
+
+
+def test_a_header_that_is_odd_where_nothing_hangs_on_it(light, tmp_path):
+    """A quaternion that is none beside a good matrix, and units of no meaning."""
+    image = nibabel.Nifti1Image(half((24, 16, 5)), np.diag([1, 2, 3, 1]))
+    image.header["qform_code"] = image.header["sform_code"] = 1
+    image.header["quatern_b"], image.header["quatern_c"] = 1, 0.1
+    image.header["xyzt_units"] = 6
+    image.to_filename(tmp_path / "a.nii")
+    with pytest.raises(ValueError, match="w2 should be positive"):
+        nibabel.load(tmp_path / "a.nii").get_qform(coded=True)
+    row = counterpoint.predict(light, tmp_path / "a.nii", out=tmp_path / "out").iloc[0]
+    mask = nibabel.load(tmp_path / "out" / row["mask"])
+    assert np.allclose(mask.affine, np.diag([1, 2, 3, 1]))
+    assert mask.get_sform(coded=True)[1] == 1
+    assert row["ml_light"] == pytest.approx(row["pixels_light"] * 6 / 1000)
+
+
+@pytest.mark.parametrize("kind", ["to a folder", "to nothing", "mount"])
+def test_a_folder_that_can_t_be_made_anew_is_refused_at_once(light, tmp_path, monkeypatch, kind):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    out, place = tmp_path / "out", tmp_path / "place"
+    if kind == "mount":
+        out.mkdir()
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    else:
+        out.symlink_to(place)
+    if kind == "to a folder":
+        place.mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SettingsError, match="is a link or a mounted folder"):
+        counterpoint.predict(light, tmp_path / "a.png", out=out)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_broken_file_in_a_series_is_named_and_can_be_left_out(light, tmp_path):
+    values = np.stack([half((20, 30)).astype(np.uint16)] * 4)
+    series(tmp_path / "good", values)
+    series(tmp_path / "bad", values)
+    whole = (tmp_path / "bad" / "0.dcm").read_bytes()
+    (tmp_path / "bad" / "IM9").write_bytes(whole[:200])
+    with pytest.raises(DataError, match=r"bad can't be read: .*IM9"):
+        counterpoint.predict(light, tmp_path)
+    told = []
+    table = counterpoint.predict(light, tmp_path, skip_bad=True, report=told.append)
+    assert table["image"].tolist() == [str(tmp_path / "good")]
+    assert ["IM9" in str(event.get("warning")) for event in told] == [True, False]
+    words = ("predict", light, tmp_path, "--out", tmp_path / "out", "--skip-bad", "--quiet")
+    code, _, said = running.call(*words)
+    assert code == 0, said
+    assert "IM9" in "".join(said.split())
+    assert "left out" in " ".join(said.split())
+
+
+def test_a_field_of_view_is_not_lost_where_an_image_is_named_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "fov.png", "other.png"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    (tmp_path / "t.csv").write_text("image,fov\na.png,fov.png\n")
+    for places in (["t.csv", "a.png"], ["a.png", "t.csv"], ["t.csv", tmp_path / "a.png"]):
+        ((_, fov),) = find_images(places).items()
+        assert Path(fov).absolute() == tmp_path / "fov.png"
+    (tmp_path / "u.csv").write_text("image,fov\na.png,other.png\n")
+    with pytest.raises(DataError, match="two fields of view"):
+        find_images(["t.csv", "u.csv"])
+
+
+def test_too_little_memory_says_what_helps(light, tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    chosen = choose_model(light)
+    monkeypatch.setattr(Dense, "forward", full)
+    with pytest.raises(TrainingError, match="try a smaller --batch-size, or --device cpu"):
+        counterpoint.predict(chosen, tmp_path / "a.png")

@@ -226,6 +226,7 @@ def test_a_densenet_of_harmofl_predicts_as_it_did(tmp_path: Path) -> None:
     assert (card["statistics"], card["input_range"]) == ("batch", [0.0, 1.0])
     assert card["harmonise"] == {"kind": "amplitude", "band": "dc", "momentum": 0.0}
     assert (card["classes"], card["round"]) == (["normal", "tumour"], 12)
+    assert card["batch_size"] == 128  # its statistics are those of a batch
     before = read_tensors(out)["harmonise.amplitude"]
     predictor.train()(images)  # the amplitude is fixed for good
     assert torch.equal(predictor.state_dict()["harmonise.amplitude"].float(), before)
@@ -374,6 +375,9 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         import_checkpoint(file, "harmfl", out)
     with pytest.raises(SettingsError, match=r"has 2 outputs, and there are 1 .*\(a\)"):
         import_checkpoint(file, "harmofl", out, classes=["a"])
+    for names in (["a", "a"], ["a", ""]):
+        with pytest.raises(SettingsError, match="every class needs a name of its own"):
+            import_checkpoint(file, "harmofl", out, classes=names)
     with pytest.raises(SettingsError, match="takes images of 32x32 pixels, not 64"):
         import_checkpoint(file, "harmofl", out, image_size=64)
     with pytest.raises(SettingsError, match="image_size is 16; it must be 32 or more"):

@@ -214,8 +214,12 @@ def _alone(settings: Settings, task: Task, shape: tuple[int, ...], report: Repor
     return crew
 
 
+REMEDY = "fewer --workers, --max-batch (batches in parts) or a smaller --batch-size"
+"""Against too little memory, in training."""
+
+
 @contextmanager
-def memory_in_words() -> Iterator[None]:
+def memory_in_words(remedy: str = REMEDY) -> Iterator[None]:
     """Say what helps where there is too little memory, of a GPU or of the machine.
 
     Raises:
@@ -228,8 +232,8 @@ def memory_in_words() -> Iterator[None]:
         if not known and "can't allocate memory" not in str(error):
             raise
         raise TrainingError(
-            "there is too little memory; try fewer --workers, --max-batch (batches in parts) or a "
-            f"smaller --batch-size [{str(error).splitlines()[0] if str(error) else 'MemoryError'}]"
+            f"there is too little memory; try {remedy} "
+            f"[{str(error).splitlines()[0] if str(error) else 'MemoryError'}]"
         ) from error
 
 

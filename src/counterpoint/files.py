@@ -125,6 +125,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise SettingsError(f"{path} exists already and is left as it is; choose another --out")
     if path.absolute() == Path.cwd():
         raise SettingsError("--out is this very folder, which can't be made anew; name another")
+    if path.is_symlink() or path.is_mount():
+        raise SettingsError(
+            f"{path} is a link or a mounted folder, which can't be made anew; name a new folder in "
+            "it by --out"
+        )
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.mkdir(parents=True)

@@ -92,6 +92,8 @@ def import_checkpoint(
         )
     found = _prrfl(path, content) if source == "prrfl" else _harmofl(path, content)
     names = found.classes if classes is None else tuple(classes)
+    if len(set(names)) < len(names) or not all(names):
+        raise SettingsError(f"--classes {','.join(names)}: every class needs a name of its own")
     outputs = list(found.network.state_dict().values())[-1].shape[0]
     if len(names) != outputs:
         raise SettingsError(
@@ -239,7 +241,8 @@ def _harmofl(path: Path, checkpoint: Mapping[str, Any]) -> Released:
         statistics="batch",
         input_range=(0.0, high),
         amplitude=spectrum[:, 0, 0] / high,
-        facts={"round": rounds + 1} if isinstance(rounds, int) else {},
+        facts={"batch_size": 128 if dense else 16}  # as scored by the script, each with its batch
+        | ({"round": rounds + 1} if isinstance(rounds, int) else {}),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from counterpoint.cli.common import MACHINE, command, err, give, note, say, state
+from counterpoint.cli.common import MACHINE, command, err, give, note, say, state, warn
 from counterpoint.cli.complete import completes
 
 MODEL = Annotated[Path, typer.Argument(help="Folder of a finished run, or a .safetensors model.")]
@@ -45,7 +45,7 @@ def predict(
     import counterpoint
     from counterpoint.report.live import prediction_bar
 
-    with prediction_bar(err, note, hidden=state["quiet"]) as report:
+    with prediction_bar(err, note, warn, hidden=state["quiet"]) as report:
         table = counterpoint.predict(
             model,
             images,

@@ -142,7 +142,8 @@ def series_of(path: str) -> tuple[list[Frame], Geometry]:
             count = int(header.get("NumberOfFrames") or 1)
             frames += [_frame(header, file, number, instance) for number in range(count)]
         except Exception:
-            raise BadImageError("a DICOM file without a picture, or a broken one") from None
+            name = f" ({os.path.basename(file)})" if file != path else ""
+            raise BadImageError(f"a DICOM file without a picture, or a broken one{name}") from None
     if len(series) > 1 or len(sizes) > 1:
         what = f"{len(series)} series" if len(series) > 1 else "slices of different sizes"
         raise BadImageError(f"a folder with {what}; keep one series in a folder")

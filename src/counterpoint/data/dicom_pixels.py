@@ -63,14 +63,16 @@ def _pixels(file: str) -> tuple[Dataset, npt.NDArray[Any]]:
     header = read_header(file, pixels=True)
     try:
         values = pixel_array(header)  # what is YBR is RGB then
-        colours = header.SamplesPerPixel == 3
+        colours, several = header.SamplesPerPixel == 3, int(header.get("NumberOfFrames") or 1) > 1
+        if values.ndim != 2 + colours + several:  # else columns would be taken for colours
+            raise ValueError
         most = 2 ** int(header.BitsStored) - 1
         if header.PhotometricInterpretation == "PALETTE COLOR":
             values, colours = apply_color_lut(values, header)[..., :3], True
             most = np.iinfo(values.dtype).max
         if colours:
             values = scaled(values.astype(np.float32), 0, most)
-        return header, values if int(header.get("NumberOfFrames") or 1) > 1 else values[np.newaxis]
+        return header, values if several else values[np.newaxis]
     except MemoryError:
         raise
     except Exception:

@@ -3,6 +3,7 @@
 Import it where there is such a file: nibabel takes half a second.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import nibabel
@@ -73,16 +74,26 @@ def like_nifti(path: str, values: npt.NDArray[Any]) -> Any:
     # of a flat image the third axis is there again where classes are the fourth
     space = _shape(loaded) if values.ndim > 3 else loaded.shape[:3]
     made = make(turned.reshape(*space, *values.shape[3:]), loaded.affine)
-    made.set_qform(*loaded.get_qform(coded=True))
+    with suppress(ValueError):  # no quaternion: then the volume lies as the other matrix says
+        made.set_qform(*loaded.get_qform(coded=True))
     made.set_sform(*loaded.get_sform(coded=True))
-    made.header.set_xyzt_units(*loaded.header.get_xyzt_units())
+    made.header.set_xyzt_units(*_units(loaded))
     return made
 
 
 def millimetres(path: str) -> float:
     """Return the length of a file's unit of space; of one that says nothing, a millimetre."""
-    unit = _load(path, "image").header.get_xyzt_units()[0]
+    unit = _units(_load(path, "image"))[0]
     return {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
+
+
+def _units(loaded: Any) -> tuple[str, str]:
+    """Units of space and time; "unknown" for codes that are none."""
+    try:
+        space, time = loaded.header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
+    return space, time
 
 
 def _load(path: str, column: str) -> Any:

@@ -32,7 +32,7 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     Raises DataError for a place that is not there or has no images, a table that can't be read,
     and a folder in which several DICOM series are mixed.
     """
-    found: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
     for place in (os.fspath(place) for place in places):
         if not os.path.exists(place):
             raise DataError(f"{place} is not there; give image files, folders or a CSV")
@@ -40,25 +40,29 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
             inside = list(_in_folder(place))
             if not inside:
                 raise DataError(f"{place} holds no photographs, NIfTI or DICOM files")
-            found |= dict.fromkeys(inside, "")
+            found += [(path, "") for path in inside]
         elif place.lower().endswith(".csv"):
-            found |= _in_table(Path(place))
+            found += _in_table(Path(place))
         else:
-            found[place] = ""
+            found.append((place, ""))
     if not found:
         raise DataError("no images; give image files, folders or a CSV with a column 'image'")
-    once: dict[str, str] = {}
-    for path in found:
+    names: dict[str, str] = {}
+    fields: dict[str, str] = {}
+    for path, fov in found:
         require_utf8(path)
-        once.setdefault(os.path.abspath(path), path)
-    return {path: found[path] for path in once.values()}
+        place = os.path.abspath(path)
+        names.setdefault(place, path)
+        if fov and os.path.abspath(fields.setdefault(place, fov)) != os.path.abspath(fov):
+            raise DataError(f"{path} has two fields of view, {fields[place]} and {fov}; keep one")
+    return {path: fields.get(place, "") for place, path in names.items()}
 
 
-def _in_table(file: Path) -> dict[str, str]:
+def _in_table(file: Path) -> list[tuple[str, str]]:
     table = read_table(file, ("image",))
     require_values(file, table["image"])
     field = next((name for name in ("fov", "fov_mask") if name in table), None)
-    found = {}
+    found = []
     for line, row in table.iterrows():
         paths = [row["image"], row[field] if field else ""]
         image, fov = (os.path.join(file.parent, path) if path else "" for path in paths)
@@ -68,7 +72,7 @@ def _in_table(file: Path) -> dict[str, str]:
                     f"{file}, line {line}: {path} is not there; correct the path, which is "
                     "relative to the table's folder"
                 )
-        found[image] = fov
+        found.append((image, fov))
     return found
 
 
@@ -132,9 +136,10 @@ def _series(folder: str, files: list[str]) -> list[str]:
     sizes = Counter(map(series_id, files))
     if all(count == 1 for series, count in sizes.items() if series):
         return files
-    if len(sizes) > 1:
+    series = sum(1 for one in sizes if one)
+    if series > 1:
         raise DataError(
-            f"the folder {folder} has the files of {len(sizes)} DICOM series; keep one series in a "
+            f"the folder {folder} has the files of {series} DICOM series; keep one series in a "
             "folder"
         )
-    return [folder]
+    return [folder]  # a file of no series beside it is named when they are read

@@ -87,15 +87,19 @@ def preprocessing(chosen: Chosen) -> str:
             else "the slice three times as channels"
         )
         return (
-            f"{photographs} Volumes (NIfTI, DICOM): axial slices, seen from the feet, the "
-            f"patient's front on top. {ranged}; each slice resized as photographs are; {channels}."
+            f"{photographs} Volumes: of NIfTI the axial slices, seen from the feet, the patient's "
+            "front on top; of a DICOM series the slices that it has, in their own plane. "
+            f"{ranged}; each slice resized as photographs are; {channels}."
         )
     cut = (
         f"cut into cubes of {sides} voxels at the file's own resolution, filled up with 0"
         if form.volumes == "patches"
         else f"resized to {sides} voxels, linear along each axis, antialiased"
     )
-    return f"Volumes (NIfTI, DICOM): axial slices from the feet up. {ranged}; {cut}; one channel."
+    return (
+        "Volumes: of NIfTI axial slices from the feet up, of a DICOM series its own along their "
+        f"normal. {ranged}; {cut}; one channel."
+    )
 
 
 def page(chosen: Chosen, card: Card, kind: Format, done: "Exported") -> str:

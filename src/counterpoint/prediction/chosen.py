@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from counterpoint.data.site import Form
 from counterpoint.errors import SettingsError, StateError
@@ -59,7 +60,10 @@ class Chosen:
     @property
     def needs_company(self) -> bool:
         """Whether an image's prediction depends on those that are predicted with it."""
-        return any(layer.running_mean is None for layer in batch_norms(self.predictor))
+        return any(
+            layer.running_mean is None and not isinstance(layer, _InstanceNorm)
+            for layer in batch_norms(self.predictor)
+        )
 
 
 def choose_model(

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from counterpoint.cores import cores
-from counterpoint.crew import Report, choose_device
+from counterpoint.crew import Report, choose_device, memory_in_words
 from counterpoint.data.batches import batches, scored_at_once
 from counterpoint.data.masks import read_mask
 from counterpoint.data.pixels import BadImageError
@@ -72,7 +72,7 @@ def predict(
         out: new folder for ``predictions.csv``, ``model.json`` (the model's card) and, for
             segmentation, ``masks/``; nothing is written where left out.
         probabilities: write each pixel's class probabilities, too (segmentation).
-        skip_bad: leave out files that can't be read; a note names each.
+        skip_bad: leave out files that can't be read; a warning names each.
         batch_size: images that pass the network together, for less or more memory. Predictions
             do not depend on it, but for models without running statistics (statistics "batch").
         device: auto, cpu, cuda, cuda:1.
@@ -88,6 +88,7 @@ def predict(
         StateError: if there is no such model or the output can't be written.
         SettingsError: if an option does not fit, or ``out`` exists.
         DataError: if there are no images, or one can't be read (unless ``skip_bad``).
+        TrainingError: if there is too little memory.
     """
     chosen = model if isinstance(model, Chosen) else choose_model(model, site, together=together)
     least = 2 if chosen.needs_company else 1
@@ -102,7 +103,8 @@ def predict(
     place = choose_device(device)
     with nullcontext() if out is None else new_folder(Path(out)) as folder:
         work = _Work(chosen, files, folder, probabilities, skip_bad, batch_size, place, report)
-        table = pd.DataFrame(list(work.rows()))
+        with memory_in_words("a smaller --batch-size, or --device cpu"):
+            table = pd.DataFrame(list(work.rows()))
         if folder:
             write_text(folder / "predictions.csv", table.to_csv(index=False))
             write_text(folder / "model.json", json.dumps(chosen.card, indent=1, ensure_ascii=False))
@@ -173,7 +175,7 @@ class _Work:
                 f"{what}. Nothing was written; take this file out, or leave all such files out "
                 "with skip_bad=True (--skip-bad)"
             )
-        self.report({"note": f"{what}; left out"})
+        self.report({"warning": f"{what}; left out"})
 
     @torch.inference_mode()
     def _probabilities(self, images: Words) -> Floats:

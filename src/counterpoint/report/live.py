@@ -124,14 +124,19 @@ def download_bars(
 
 @contextmanager
 def prediction_bar(
-    console: Console, note: Callable[[str], None], hidden: bool = False
+    console: Console,
+    note: Callable[[str], None],
+    warn: Callable[[str], None],
+    hidden: bool = False,
 ) -> Iterator[Report]:
-    """A progress bar over files that are predicted; notes are passed on to ``note``."""
+    """A progress bar over files that are predicted; notes and warnings are passed on."""
     with counting(console, hidden) as progress:
 
         def report(event: Event) -> None:
             if "note" in event:
                 note(str(event["note"]))
+            elif "warning" in event:
+                warn(str(event["warning"]))
             else:
                 progress("predicting", int(str(event["predicted"])), int(str(event["of"])))
 
