@@ -288,8 +288,8 @@ CASES = [
     ("fedavg", "classification", 48, 2),
     ("fedavg", "classification", 200, 1),
     ("prrfl", "classification", 48, 2),
-    ("fedavg", "segmentation", 24, 20),
-    ("prrfl", "segmentation", 24, 20),
+    ("fedavg", "segmentation", 24, 6),
+    ("prrfl", "segmentation", 24, 6),
 ]
 """Method, task, most training images a site, rounds."""
 MANY = [("fedavg", "segmentation", 96, 1), ("prrfl", "segmentation", 96, 1)]

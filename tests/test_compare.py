@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import SimpleNamespace
@@ -25,11 +26,11 @@ from counterpoint.study import differences, running
 from counterpoint.study.compare import study_asked_for
 from counterpoint.study.differences import cases_of, difference, drawn_scores_of, score_of
 from counterpoint.study.entry import parse_entry
-from counterpoint.study.findings import find, study_in
+from counterpoint.study.findings import about_settings, find, study_in
 from counterpoint.study.job import work
 from counterpoint.study.plan import Planned, grown, open_study, plan
 from counterpoint.study.scores import Finished
-from counterpoint.study.sheets import sheets
+from counterpoint.study.sheets import differences_sheet, sheets
 from counterpoint.study.writers import latex, markdown, write
 from tests.running import call, ended, start
 
@@ -586,3 +587,91 @@ def test_in_python(tmp_path):
         compare(["fedavg"], "phantom", out=tmp_path / "s", rounds=0)
     assert not (tmp_path / "s").exists()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_second_seed_on_the_same_patients_makes_nothing_surer():
+    rng = np.random.default_rng(1)
+    answers = {"a": patients(rng.random(12)), "b": patients(np.zeros(12))}
+
+    def found(seeds):
+        cases = {(entry, seed): answers[entry] for entry in "ab" for seed in seeds}
+        one = difference("a", "b", "dice", np.full(len(seeds), 0.5), seeds)
+        return differences.tested(one, cases, drawn_scores_of(cases, "dice"))
+
+    once, twice = found((1,)), found((1, 2))
+    assert (twice.low, twice.high, twice.p) == pytest.approx((once.low, once.high, once.p))
+    assert 0 < once.low < once.high  # the entry minus the baseline
+
+
+def test_a_site_that_did_not_train_is_shown_and_in_no_mean(copied):
+    for file in copied.glob("*/results.json"):
+        changed(file, holdout="west")
+    found = find(study_in(copied))
+    assert (found.sites[-1], found.held_out) == ("west", ("west",))
+    assert "west (did not train)" in sheets(found)[0].columns
+    three = found.scores[found.scores["site"] != "west"]
+    for entry in found.entries:
+        wanted = three.loc[three["entry"] == entry, "macro_f1"].mean()
+        assert found.table.loc[entry, ("mean", "mean")] == pytest.approx(wanted)
+    one = found.differences[0]
+    cases = pd.concat(pd.read_csv(copied / f"{one.entry}-{s}" / "test_cases.csv") for s in (1, 2))
+    assert one.cases == (cases["site"] != "west").sum()
+
+
+def test_cases_of_a_site_that_is_left_out_do_not_count():
+    cases = pd.DataFrame({"site": ["x", "y"], "case": [0, 1], "group": [5, 6]})
+    run = SimpleNamespace(sites=["x", "y"], seed=3, result=SimpleNamespace(cases=cases))
+    assert cases_of(run, ["x"])["site"].tolist() == ["y"]
+
+
+def test_the_table_of_differences_has_each_number_in_its_column(classified):
+    found = find(classified, baseline="local")
+    one = replace(
+        found.differences[0],
+        difference=0.012,
+        low=-0.034,
+        high=0.056,
+        p=0.011,
+        corrected=0.033,
+        better=1,
+    )
+    sheet = differences_sheet(replace(found, differences=[one]))
+    (row,) = sheet.rows
+    assert dict(zip(sheet.columns, row, strict=True)) == {
+        "method": one.entry,
+        "difference": "+1.2",
+        "95 % interval": "-3.4 to +5.6",
+        "p": "0.011",
+        "p (Holm)": "0.033",
+        "seeds better": "1 of 2",
+    }
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(2, [1, 2]), ([4], [4])])
+def test_a_number_of_seeds_counts_from_one(given, wanted, tmp_path, monkeypatch):
+    class EnoughError(Exception):
+        pass
+
+    asked = []
+
+    def look(out, data, entries, seeds, settings, budget):
+        asked.extend(seeds)
+        raise EnoughError
+
+    monkeypatch.setattr(sys.modules["counterpoint.study.compare"], "study_asked_for", look)
+    with pytest.raises(EnoughError):
+        compare(["fedavg"], "phantom", out=tmp_path / "s", seeds=given)
+    assert asked == wanted
+
+
+def test_splits_that_differ_are_said(classified, segmented):
+    for study in (classified, segmented):
+        assert any("over 2 seeds, a split drawn anew for each seed" in n for n in find(study).notes)
+
+
+def test_settings_that_differ_are_said():
+    schedules = {"a": {"lr": 0.1, "rounds": 2}, "b": {"lr": 0.1, "rounds": 3}}
+    schedules |= {"c": {"lr": 0.2, "rounds": 2}}
+    runs = [SimpleNamespace(label=n, settings={"schedule": s}) for n, s in schedules.items()]
+    assert about_settings(runs) == ["lr differs: 0.1 (a, b); 0.2 (c)"]
+    assert about_settings(runs[:2]) == []

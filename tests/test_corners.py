@@ -398,3 +398,17 @@ def test_an_undefined_score_is_not_replaced_by_that_of_an_earlier_epoch() -> Non
     at = {"round": 1, "site": "A", "model": "model", "split": "validation"}
     scores = pd.DataFrame([at | {"moment": m, "epoch": e, "dice": d} for m, e, d in rows])
     assert retrogress(scores, "dice").empty
+
+
+def test_a_compiler_that_fails_without_a_word_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(network: nn.Module) -> None:
+        def fails(*_: object) -> None:
+            raise NotImplementedError
+
+        network._compiled_call_impl = fails
+
+    monkeypatch.setattr(nn.Module, "compile", broken)
+    with pytest.raises(SettingsError, match=r"fails here \(NotImplementedError.*compile=true"):
+        run("phantom", tmp_path / "run", compile=True)

@@ -442,3 +442,14 @@ def test_lines_that_are_no_rows(table, write, change, words):
 def test_an_umlaut_is_one_sign_or_two(table, write):
     table["site"] = ["Z\u00fcrich", "Zu\u0308rich"] * 6 + ["2"] * 12
     assert [site.name for site in load(write(table)).sites] == ["Z\u00fcrich", "2"]
+
+
+def test_equal_names_at_two_sites_are_no_patient(table, write, tmp_path):
+    write(table)
+    for site, way in (("1", 1), ("2", -1)):
+        mine = table[table["site"] == site].drop(columns=["site", "patient"])
+        mine = mine.assign(image=[f"{i}.png" for i in range(12)], split=SPLITS[::way])
+        mine.to_csv(tmp_path / site / "labels.csv", index=False)
+    one, two = load(tmp_path).sites
+    assert not set(one.table["group"]) & set(two.table["group"])
+    assert len(set(one.table["group"])) == 12

@@ -631,3 +631,65 @@ def test_frames_that_the_header_does_not_know_of(tmp_path, colours):
     path = dicom(tmp_path / "film.dcm", film[0], position=None, PixelData=film.tobytes())
     with pytest.raises(BadImageError, match="broken pixel data"):
         read_volume(path, None)
+
+
+def test_what_all_frames_of_an_enhanced_file_share(tmp_path):
+    values = RNG.integers(0, 255, (3, 8, 6)).astype(np.uint16)
+    frames = []
+    for number in range(3):
+        position, frame = Dataset(), Dataset()
+        position.ImagePositionPatient = [0, 0, 4 * number]
+        frame.PlanePositionSequence = [position]
+        frames.append(frame)
+    plane, measures, scale, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    measures.PixelSpacing = [2, 3]
+    scale.RescaleSlope, scale.RescaleIntercept = 2, -100
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    shared.PixelValueTransformationSequence = [scale]
+    path = dicom(
+        tmp_path / "e.dcm",
+        values,
+        position=None,
+        PerFrameFunctionalGroupsSequence=frames,
+        SharedFunctionalGroupsSequence=[shared],
+    )
+    wanted = np.clip((values * 2.0 - 100) / 1000, 0, 1)
+    assert np.allclose(read_volume(path, (0, 1000)), wanted, atol=1e-5)
+    assert abs(np.linalg.det(geometry_of(path).affine[:3, :3])) == pytest.approx(2 * 3 * 4)
+
+
+def test_a_sagittal_series_lies_where_it_says(tmp_path):
+    values = RNG.integers(0, 255, (5, 8, 6)).astype(np.uint16)
+    (tmp_path / "s").mkdir()
+    for place, plane in enumerate(values):
+        dicom(
+            tmp_path / "s" / f"{place * 2 % 5}.dcm",
+            plane,
+            position=(4 * place, 20, 30),
+            directions=(0, 1, 0, 0, 0, -1),  # their normal is (-1, 0, 0)
+        )
+    path = str(tmp_path / "s")
+    assert np.allclose(read_volume(path, (0, 255)) * 255, values[::-1], atol=1e-3)
+    affine = geometry_of(path).affine
+    assert (affine @ [0, 0, 0, 1]).tolist() == [-16, -20, 30, 1]
+    assert (affine @ [1, 1, 1, 0]).tolist() == [4, -3, -2, 0]
+
+
+def test_tables_in_a_header_are_looked_up(tmp_path):
+    steps = np.arange(16, dtype=np.uint16).reshape(4, 4) % 4
+    table = np.array([0, 1000, 500, 4095])
+    tables = {"ModalityLUTSequence": (16, (0, 4095)), "VOILUTSequence": (12, None)}
+    for name, (bits, window) in tables.items():
+        lut = Dataset()
+        lut.add_new("LUTDescriptor", "US", [4, 0, bits])
+        lut.add_new("LUTData", "US", table.tolist())
+        path = dicom(tmp_path / f"{bits}.dcm", steps, **{name: [lut]})
+        assert np.allclose(read_volume(path, window)[0] * 4095, table[steps], atol=0.01)
+    colours = np.array([[0, 9, 200, 255], [7, 7, 0, 1], [255, 0, 3, 50]], np.uint8)
+    fields = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, values in zip(("Red", "Green", "Blue"), colours, strict=True):
+        fields[f"{name}PaletteColorLookupTableDescriptor"] = [4, 0, 8]
+        fields[f"{name}PaletteColorLookupTableData"] = values.tobytes()
+    path = dicom(tmp_path / "p.dcm", steps.astype(np.uint8), **fields)
+    assert np.allclose(read_volume(path, None)[0] * 255, colours.T[steps], atol=0.01)

@@ -13,6 +13,8 @@ from counterpoint.errors import PayloadError
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation
 from counterpoint.layers import (
     frozen_statistics,
+    head_name,
+    head_parameters,
     normalisation_parameters,
     running_statistics,
     spectral_weights,
@@ -271,3 +273,27 @@ def test_distillation_by_hand() -> None:
     loss.backward()
     assert teacher.grad is None
     torch.testing.assert_close(student.grad, torch.tensor([[0.25 - 0.5, 0.75 - 0.5]]))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(4),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.GroupNorm(2, 4),
+        nn.LayerNorm(4),
+        nn.RMSNorm(4),
+    ],
+)
+def test_scale_and_shift_of_every_kind_of_norm_stay_at_the_site(norm: nn.Module) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), norm)
+    own = {f"1.{name}" for name, _ in norm.named_parameters()}
+    assert normalisation_parameters(network) == own != set()
+    assert ExceptNormalisation().share(network, Exchange()).keys() == {"0.weight", "0.bias"}
+
+
+def test_a_head_may_be_a_transposed_convolution() -> None:
+    up = nn.ConvTranspose2d(4, 2, 2)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), up, nn.Softmax(1))
+    assert head_name(network) == "2"
+    assert head_parameters(network) == {"2.weight", "2.bias"}

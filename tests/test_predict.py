@@ -682,3 +682,25 @@ def test_too_little_memory_says_what_helps(light, tmp_path, monkeypatch):
     monkeypatch.setattr(Dense, "forward", full)
     with pytest.raises(TrainingError, match="try a smaller --batch-size, or --device cpu"):
         counterpoint.predict(chosen, tmp_path / "a.png")
+
+
+def test_every_class_is_counted_by_itself(tmp_path):
+    given = ("tests.networks:Dense", {})
+    one = build_predictor(*given, 3, (3, 24, 24), NoHarmoniser(), "averaged", dense=True)
+    network = one.network
+    with torch.no_grad():
+        for tensor in one.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.zero_()
+        network.body.weight[0, 0, 1, 1], network.body.weight[1, 0, 1, 1] = 1, -1
+        network.norm.running_var.fill_(1)
+        network.norm.weight.fill_(1)
+        network.head.weight[2, 0] = network.head.weight[0, 1] = 20
+        network.head.bias[1] = 4
+    names = ("background", "cup", "disc")
+    card = model_card(*given, "segmentation", names, (3, 24, 24), NoHarmoniser(), "averaged")
+    write_tensors(tmp_path / "m.safetensors", one.state_dict(), card)
+    rows = np.repeat(np.array([0, 128, 255], np.uint8), [10, 6, 8])
+    Image.fromarray(np.repeat(rows[:, None], 24, axis=1)).save(tmp_path / "a.png")
+    row = counterpoint.predict(tmp_path / "m.safetensors", tmp_path / "a.png").iloc[0]
+    assert (row["pixels_cup"], row["pixels_disc"]) == (6 * 24, 8 * 24)

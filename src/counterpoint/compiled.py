@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._inductor import config as inductor
 
 from counterpoint.data.batches import layout
-from counterpoint.errors import SettingsError
+from counterpoint.errors import SettingsError, first_line
 from counterpoint.local.training import computing_in
 from counterpoint.predictor import Predictor
 
@@ -44,7 +44,7 @@ def compile_networks(
             with torch.inference_mode(), computing_in(precision, images):
                 model.network(of_any_number(model.prepare(images)))
         except Exception as error:  # compilers fail in many ways, none of which is the user's
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise SettingsError(
                 f"torch.compile fails here ({type(error).__name__}: {reason}); "
                 "leave out --set compile=true"

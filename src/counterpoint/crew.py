@@ -22,7 +22,7 @@ from loky.process_executor import BrokenProcessPool
 
 from counterpoint.client import Client
 from counterpoint.cores import cores
-from counterpoint.errors import SettingsError, TrainingError
+from counterpoint.errors import SettingsError, TrainingError, first_line
 from counterpoint.processor import settle, settled
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
@@ -77,7 +77,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise SettingsError(
             f"device '{name}' can't be used here; auto, cpu, cuda or cuda:1 are usual ({reason})"
         ) from error
@@ -232,8 +232,7 @@ def memory_in_words(remedy: str = REMEDY) -> Iterator[None]:
         if not known and "can't allocate memory" not in str(error):
             raise
         raise TrainingError(
-            f"there is too little memory; try {remedy} "
-            f"[{str(error).splitlines()[0] if str(error) else 'MemoryError'}]"
+            f"there is too little memory; try {remedy} [{first_line(error)}]"
         ) from error
 
 

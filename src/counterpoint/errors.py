@@ -52,3 +52,12 @@ def nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
     close = close or difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """First line of what an error of somebody else's says; its kind, if it says nothing.
+
+    >>> first_line(ValueError("no such thing\\nat all")), first_line(NotImplementedError())
+    ('no such thing', 'NotImplementedError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

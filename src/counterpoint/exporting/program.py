@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from counterpoint.errors import StateError
+from counterpoint.errors import StateError, first_line
 from counterpoint.exporting.format import Card, Format, Run
 from counterpoint.exporting.portable import Portable
 from counterpoint.prediction.chosen import Chosen
@@ -30,7 +30,7 @@ def captured(predictor: nn.Module, example: Tensor) -> ExportedProgram:
             portable = Portable(predictor).eval()
             return torch.export.export(portable, (example,), dynamic_shapes=shapes)
     except Exception as error:  # whatever a network may do that no graph can
-        first = str(error).strip().splitlines()[0]
+        first = first_line(error)
         raise StateError(
             f"this network can't be captured as a graph ({type(error).__name__}: {first}); export "
             "it as safetensors, or as torchscript"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from counterpoint.errors import StateError
+from counterpoint.errors import StateError, first_line
 from counterpoint.exporting.format import Card, Format, Run
 from counterpoint.exporting.portable import Portable
 from counterpoint.prediction.chosen import Chosen
@@ -26,7 +26,7 @@ def write(chosen: Chosen, example: Tensor, card: Card) -> bytes:
         try:
             traced = torch.jit.trace(portable, example)  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever a network may do that can't be traced
-            first = str(error).strip().splitlines()[0]
+            first = first_line(error)
             raise StateError(
                 f"this network can't be traced ({type(error).__name__}: {first}); export it as "
                 "safetensors, or as a program"

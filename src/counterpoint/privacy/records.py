@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from counterpoint.data.batches import layout, split_into_batches
-from counterpoint.errors import SettingsError
+from counterpoint.errors import SettingsError, first_line
 from counterpoint.layers import running_statistics
 from counterpoint.privacy.choice import RecordNoise
 from counterpoint.privacy.gaussian import Source, noised, seeded, uniform
@@ -183,7 +183,7 @@ def require_images_apart(network: nn.Module, shape: tuple[int, ...]) -> None:
     except SettingsError:
         raise
     except Exception as error:  # whatever a network may do that hooks can't follow
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SettingsError(
             f"Opacus can't take this network's gradients image by image ({reason}); take another "
             "--model, or privacy 'payload'"
