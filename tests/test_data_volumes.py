@@ -624,6 +624,7 @@ def test_rows_of_single_slices_read_their_file_once(scans, tmp_path, monkeypatch
     assert (targets[4:8] == whole[1].part("train").targets[9:13]).all()
 
 
+@pytest.mark.filterwarnings("ignore:The number of bytes of pixel data")
 @pytest.mark.parametrize("colours", [(), (3,)])
 def test_frames_that_the_header_does_not_know_of(tmp_path, colours):
     """Else the columns of the pictures would be taken for their colours."""
