@@ -385,6 +385,10 @@ def test_no_patient_no_file_and_no_folder_is_named(own: SimpleNamespace, tmp_pat
             "2 images have a twin of equal content in their part: /a/b.png, x.png",
             "2 images have a twin of equal content in their part",
         ),
+        (
+            "2 images have a twin of equal content with another label: /x/Doe_Anna.png, b c.png",
+            "2 images have a twin of equal content with another label",
+        ),
         ("x (first: p1, p2); y (first: p3)", "x; y"),
         ("about 70 % training, 10 % validation", "about 70 % training, 10 % validation"),
     ],

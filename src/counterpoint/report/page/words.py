@@ -6,7 +6,10 @@ import re
 from counterpoint.report.page.runs import Estimate
 from counterpoint.report.words import heading, number
 
-_NAMES = re.compile(r"(\s*\(first: .*?\)(?=[.;,)]|\s|$)|, first: .*$|(?<= in their part): .*$)")
+_NAMES = re.compile(
+    r"(\s*\(first: .*?\)(?=[.;,)]|\s|$)|, first: .*$"
+    r"|(?<= in their part): .*$|(?<= with another label): .*$)"
+)
 _PATHS = re.compile(r"(?<![\w.])(?:/[^\s:;,()'\"]+)+/([^\s:;,()'\"]+)")
 
 
