@@ -12,7 +12,8 @@ from pathlib import Path
 from counterpoint.client import Client, ClientData, Visit
 from counterpoint.crew import Report
 from counterpoint.encryption import Lock
-from counterpoint.kept import Kept, keep, keep_once, read_mean
+from counterpoint.kept import Kept, keep, keep_again, read_mean
+from counterpoint.payload import Payload
 
 
 @dataclass(frozen=True)
@@ -68,29 +69,31 @@ def work(client: Client, job: Job, report: Report) -> Answer:
         else:
             report(event)
     name = f"site-{order.number:04d}-{order.round:05d}"
-    salt = secrets.token_hex() if job.afar else ""
-    candidate = None
-    if order.keep_candidate and salt:
-        candidate = keep(folder, f"{name}-candidate", visit.candidate, salt)
-    elif order.keep_candidate:
-        candidate = keep_candidate(folder, f"{name}-candidate", visit)
-    answer = Answer(visit, keep(folder, f"{name}-state", visit.state, salt), candidate)
-    visit.state, visit.candidate = {}, {}  # they are on the disk, and stay at the site
+    candidate = keep_candidate(job, f"{name}-candidate", visit) if order.keep_candidate else None
+    answer = Answer(visit, keep_here(job, f"{name}-state", visit.state), candidate)
+    visit.state, visit.candidate = {}, {}  # they are in files, and stay at the site
     if job.lock:
         visit.payload = job.lock.seal(visit.payload, visit.weight)
     return answer
 
 
-def keep_candidate(folder: Path, name: str, visit: Visit) -> Kept:
+def keep_here(job: Job, name: str, tensors: Payload) -> Kept:
+    """Write a file of the site's; of one on this machine, whoever has the answer flushes it."""
+    salt = secrets.token_hex() if job.afar else ""
+    return keep(job.folder, name, tensors, salt, flush=job.afar)
+
+
+def keep_candidate(job: Job, name: str, visit: Visit) -> Kept:
     """Write a site's candidate model; one that all sites have is written once, and named by all."""
-    if not visit.common:
-        return keep(folder, name, visit.candidate)
-    earlier = common_candidate(folder)
-    earlier[:] = [keep_once(folder, name, visit.candidate, *earlier)]
+    if job.afar or not visit.common:
+        return keep_here(job, name, visit.candidate)
+    earlier = common_candidate(job.folder, job.order.round)
+    linked = keep_again(job.folder, name, earlier[0]) if earlier else None
+    earlier[:] = [linked or keep_here(job, name, visit.candidate)]
     return earlier[0]
 
 
 @lru_cache(maxsize=1)
-def common_candidate(folder: Path) -> list[Kept]:
-    """The last candidate that was all sites', of those that this process has kept in a folder."""
+def common_candidate(folder: Path, round: int) -> list[Kept]:
+    """The last candidate of a round that is all sites', of those that this process has kept."""
     return []

@@ -436,4 +436,5 @@ def _below(prefix: str, state: Payload) -> Payload:
 
 
 def _copied(tensors: Payload) -> Payload:
-    return {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+    plain = torch.contiguous_format
+    return {n: t.detach().to("cpu", copy=True, memory_format=plain) for n, t in tensors.items()}

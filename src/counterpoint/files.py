@@ -17,7 +17,13 @@ from counterpoint.errors import SettingsError, StateError, WriteError
 from counterpoint.spare import take_spare
 
 LARGE = 2**20
-"""Bytes from which a file's checksum is taken while it is written."""
+"""Bytes from which a file's checksum is taken while it is written, and remembered."""
+REMEMBERED = 4096
+"""Files whose checksums are remembered: the last ones that were written."""
+
+Mark = tuple[int, int, int]
+"""Of a file: its number, its bytes, and when it was changed."""
+_written: dict[Path, tuple[str, Mark]] = {}
 
 
 def at_home(path: Path) -> Path:
@@ -32,19 +38,45 @@ def at_home(path: Path) -> Path:
         return path
 
 
-def write_bytes(path: Path, data: bytes) -> str:
+def write_bytes(path: Path, data: bytes, flush: bool = True) -> str:
     """Write a file in one stroke and return its SHA-256 (hex).
+
+    Without ``flush``, a power cut can spoil it until :func:`flush_file` is called.
 
     Raises:
         WriteError: if the disk is full or the folder can't be written; nothing is left behind.
     """
     if len(data) < LARGE:
-        _write(path, [data], flush=True)
+        _write(path, [data], flush)
         return hashlib.sha256(data).hexdigest()
     with ThreadPoolExecutor(1) as beside:  # both take long
-        digest = beside.submit(hashlib.sha256, data)
-        _write(path, [data], flush=True)
-        return digest.result().hexdigest()
+        hashed = beside.submit(hashlib.sha256, data)
+        _write(path, [data], flush)
+        digest = hashed.result().hexdigest()
+    _written.pop(path, None)
+    with suppress(OSError):
+        _written[path] = digest, _mark(path)
+    if len(_written) > REMEMBERED:
+        del _written[next(iter(_written))]
+    return digest
+
+
+def flush_file(path: Path) -> None:
+    """Wait until a file that was written is on the disk.
+
+    Raises:
+        WriteError: if it does not get there.
+    """
+    try:
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _mark(path: Path) -> Mark:
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def write_quickly(path: Path, *parts: bytes) -> None:
@@ -178,10 +210,13 @@ def append_text(path: Path, text: str) -> int:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    flush: bool = True,
 ) -> str:
-    """Write named tensors (on the CPU, contiguous) as safetensors; returns the SHA-256 (hex)."""
-    return write_bytes(path, save(dict(tensors), metadata=metadata))
+    """Write named tensors (on the CPU, contiguous) as safetensors; see :func:`write_bytes`."""
+    return write_bytes(path, save(dict(tensors), metadata=metadata), flush)
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -196,12 +231,22 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         data = path.read_bytes()
     except OSError as error:
         raise StateError(f"{path} can't be read: {error.strerror or error}") from error
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+    if sha256 is not None and not _is(path, data, sha256):
         raise StateError(f"{path} is damaged: its checksum is not the one that was noted")
     try:
         return dict(sorted(load(data).items()))
     except (SafetensorError, ValueError) as error:
         raise StateError(f"{path} is not a file of named tensors: {error}") from error
+
+
+def _is(path: Path, data: bytes, sha256: str) -> bool:
+    """Whether a file's content has a checksum; not taken again of what was just written here."""
+    known = _written.get(path)
+    if known and known[0] == sha256:
+        with suppress(OSError):
+            if known[1] == _mark(path):
+                return True
+    return hashlib.sha256(data).hexdigest() == sha256
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """All sites on this machine: their data are at hand, and their files lie in the run's folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from counterpoint.crew import Crew
 from counterpoint.data.site import Form
 from counterpoint.encryption import Lock
 from counterpoint.exam import Exam, Tested, score_test
+from counterpoint.files import flush_file
 from counterpoint.folder import RunFolder
 from counterpoint.kept import Kept
 from counterpoint.results import write_models
@@ -33,10 +35,17 @@ class Here:
     lock: Lock | None = None
 
     def visit(self, orders: Sequence[Order]) -> Iterator[Answer]:
-        """Have the sites work a round."""
+        """Have the sites work a round; at its end their files are on the disk."""
         place = self.folder.state
-        clients, lock = self.clients, self.lock
-        return self.crew(work, [Job(order, clients[order.site], place, lock) for order in orders])
+        jobs = [Job(order, self.clients[order.site], place, self.lock) for order in orders]
+        with ThreadPoolExecutor(1) as beside:  # the disk works while the next site trains
+            flushed = []
+            for answer in self.crew(work, jobs):
+                files = [place / kept.file for kept in (answer.state, answer.candidate) if kept]
+                flushed += [beside.submit(flush_file, file) for file in files]
+                yield answer
+            for done in flushed:
+                done.result()
 
     def test(self, round: int, chosen: Mapping[str, Kept]) -> Iterator[list[Tested]]:
         """Score each site's test images with its model, a site held out with all of them."""

@@ -1,15 +1,12 @@
 """Files of tensors that are kept from round to round, by name and checksum."""
 
-import hashlib
 import os
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors.torch import save
-
-from counterpoint.files import read_tensors, write_bytes, write_tensors
+from counterpoint.files import read_tensors, write_tensors
 from counterpoint.payload import Payload
 
 
@@ -30,25 +27,23 @@ def read_mean(kept: Kept, folder: Path) -> Payload:
     return kept.read(folder)
 
 
-def keep(folder: Path, name: str, tensors: Payload, salt: str = "") -> Kept:
+def keep(folder: Path, name: str, tensors: Payload, salt: str = "", flush: bool = True) -> Kept:
     """Write tensors into a folder in one stroke; a secret ``salt`` has its checksum tell nothing.
 
     Without one, who knows the checksum can see whether tensors that he has guessed are these.
+    Without ``flush`` the file is not on the disk for certain until it is flushed.
     """
-    file = f"{name}.safetensors"
-    return Kept(file, write_tensors(folder / file, tensors, {"salt": salt} if salt else None))
+    file, metadata = f"{name}.safetensors", {"salt": salt} if salt else None
+    return Kept(file, write_tensors(folder / file, tensors, metadata, flush))
 
 
-def keep_once(folder: Path, name: str, tensors: Payload, earlier: Kept | None = None) -> Kept:
-    """As :func:`keep`; a file that has just this content already only gets a second name."""
-    data = save(tensors)
-    kept = Kept(f"{name}.safetensors", hashlib.sha256(data).hexdigest())
+def keep_again(folder: Path, name: str, earlier: Kept) -> Kept | None:
+    """Give a file that is kept a second name; None where that can't be done."""
+    kept = Kept(f"{name}.safetensors", earlier.sha256)
     path = folder / kept.file
-    if earlier and earlier.sha256 == kept.sha256:
-        with suppress(OSError):  # a file system without links, or the file is gone
-            path.unlink(missing_ok=True)
-            os.link(folder / earlier.file, path)
-            if path.stat().st_nlink > 1:  # else nobody could tell that it has two names
-                return kept
-    write_bytes(path, data)
-    return kept
+    with suppress(OSError):  # a file system without links, or the file is gone
+        path.unlink(missing_ok=True)
+        os.link(folder / earlier.file, path)
+        if path.stat().st_nlink > 1:  # else nobody could tell that it has two names
+            return kept
+    return None
