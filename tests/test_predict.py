@@ -660,6 +660,27 @@ def test_a_broken_file_in_a_series_is_named_and_can_be_left_out(light, tmp_path)
     assert "left out" in " ".join(said.split())
 
 
+def test_what_is_left_out_is_listed(light, tmp_path):
+    Image.fromarray(half((20, 30)).astype(np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("no image")
+    (tmp_path / "t.csv").write_text("image,fov\ngood.png,\nlost.png,\nbad.png,\ngood.png,f.png\n")
+    out, words = tmp_path / "out", ("predict", light, tmp_path / "t.csv", "--out", tmp_path / "out")
+    code, _, said = running.call(*words)
+    assert code == 2
+    assert "t.csv, line 3" in " ".join(said.split())
+    assert not out.exists()
+    code, printed, said = running.call(*words, "--skip-bad")
+    assert code == 0, said
+    assert "left_out.csv" in printed + said
+    assert said.count("left out") == 3
+    table = pd.read_csv(out / "left_out.csv")
+    assert [Path(path).name for path in table["image"]] == ["lost.png", "f.png", "bad.png"]
+    assert ["line 3" in why for why in table["why"]] == [True, False, False]
+    assert pd.read_csv(out / "predictions.csv")["image"].tolist() == [str(tmp_path / "good.png")]
+    counterpoint.predict(light, tmp_path / "good.png", out=tmp_path / "all", skip_bad=True)
+    assert not (tmp_path / "all" / "left_out.csv").exists()
+
+
 def test_a_field_of_view_is_not_lost_where_an_image_is_named_twice(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "fov.png", "other.png"):

@@ -26,7 +26,10 @@ class EncryptionError(SettingsError):
 
 
 class TrainingError(CounterpointError):
-    """Training went wrong at a named round and site (for example a loss that is not finite)."""
+    """Training went wrong at a named round and site (for example a loss that is not finite).
+
+    Also where there is too little memory, in training or prediction.
+    """
 
 
 class PayloadError(CounterpointError):

@@ -32,7 +32,7 @@ def predict(
         bool, typer.Option("--probabilities", help="Write those of every pixel, too.")
     ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out files that can't be read.")
+        bool, typer.Option("--skip-bad", help="Leave out files that are broken or missing.")
     ] = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Images at a time.", rich_help_panel=MACHINE)
@@ -63,7 +63,8 @@ def predict(
     rows = table.head(10).to_string(index=False)
     more = f"\n... {len(table) - 10} rows more" if len(table) > 10 else ""
     give(escape(rows + more), [{n: v for n, v in row.items() if v == v} for row in found])
-    say(f"Everything is in {to}: predictions.csv{masks}")
+    left = " and left_out.csv" if (to / "left_out.csv").exists() else ""
+    say(f"Everything is in {to}: predictions.csv{masks}{left}")
 
 
 @command

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from counterpoint.data.dicom import is_dicom, series_id
@@ -18,7 +18,13 @@ FIELDS = ("fov", "fov_mask")
 _VOLUMES = (".nii", ".nii.gz")
 
 
-def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+Missing = Callable[[str, str], None]
+"""Is told of a file that a table names and that is not there: its path, and the table's line."""
+
+
+def find_images(
+    places: Iterable[str | os.PathLike[str]], missing: Missing | None = None
+) -> dict[str, str]:
     """Return the paths of all images, each once, in the order in which they are named.
 
     The values are paths of fields of view, empty texts where there are none.
@@ -29,8 +35,9 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     ``fov``, ...) beside one called ``images``. DICOM files of one series that have a folder to
     themselves are one image, the folder.
 
-    Raises DataError for a place that is not there or has no images, a table that can't be read,
-    and a folder in which several DICOM series are mixed.
+    Raises DataError for a place that is not there or has no images, a table that can't be read or
+    names what is not there (unless ``missing`` is to be told of it), and a folder in which several
+    DICOM series are mixed.
     """
     found: list[tuple[str, str]] = []
     for place in (os.fspath(place) for place in places):
@@ -42,7 +49,7 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
                 raise DataError(f"{place} holds no photographs, NIfTI or DICOM files")
             found += [(path, "") for path in inside]
         elif place.lower().endswith(".csv"):
-            found += _in_table(Path(place))
+            found += _in_table(Path(place), missing or _refuse)
         else:
             found.append((place, ""))
     if not found:
@@ -58,7 +65,7 @@ def find_images(places: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     return {path: fields.get(place, "") for place, path in names.items()}
 
 
-def _in_table(file: Path) -> list[tuple[str, str]]:
+def _in_table(file: Path, missing: Missing) -> list[tuple[str, str]]:
     table = read_table(file, ("image",))
     require_values(file, table["image"])
     field = next((name for name in ("fov", "fov_mask") if name in table), None)
@@ -66,14 +73,18 @@ def _in_table(file: Path) -> list[tuple[str, str]]:
     for line, row in table.iterrows():
         paths = [row["image"], row[field] if field else ""]
         image, fov = (os.path.join(file.parent, path) if path else "" for path in paths)
-        for path in filter(None, (image, fov)):
-            if not os.path.exists(path):
-                raise DataError(
-                    f"{file}, line {line}: {path} is not there; correct the path, which is "
-                    "relative to the table's folder"
-                )
-        found.append((image, fov))
+        gone = [path for path in (image, fov) if path and not os.path.exists(path)]
+        for path in gone:
+            missing(path, f"{file}, line {line}")
+        if not gone:
+            found.append((image, fov))
     return found
+
+
+def _refuse(path: str, line: str) -> None:
+    raise DataError(
+        f"{line}: {path} is not there; correct the path, which is relative to the table's folder"
+    )
 
 
 def require_utf8(path: str) -> None:

@@ -69,10 +69,12 @@ def predict(
         site: whose personal model; the global model where left out.
         together: by the personal models of all sites, whose class probabilities are averaged: for
             a hospital that did not train.
-        out: new folder for ``predictions.csv``, ``model.json`` (the model's card) and, for
-            segmentation, ``masks/``; nothing is written where left out.
+        out: new folder for ``predictions.csv``, ``model.json`` (the model's card), for
+            segmentation ``masks/``, and ``left_out.csv`` if files were left out; nothing is
+            written where there is none.
         probabilities: write each pixel's class probabilities, too (segmentation).
-        skip_bad: leave out files that can't be read; a warning names each.
+        skip_bad: leave out files that can't be read, or that a table names and that are not there;
+            a warning names each.
         batch_size: images that pass the network together, for less or more memory. Predictions
             do not depend on it, but for models without running statistics (statistics "batch").
         device: auto, cpu, cuda, cuda:1.
@@ -99,16 +101,38 @@ def predict(
             "probabilities are in predictions.csv already; to write them by pixel is for models "
             "that segment"
         )
-    files = find_images([images] if isinstance(images, str | os.PathLike) else images)
+    left_out = _LeftOut(report)
+    places = [images] if isinstance(images, str | os.PathLike) else images
+    files = find_images(places, left_out.missing if skip_bad else None)
     place = choose_device(device)
     with nullcontext() if out is None else new_folder(Path(out)) as folder:
-        work = _Work(chosen, files, folder, probabilities, skip_bad, batch_size, place, report)
+        skipped = left_out if skip_bad else None
+        work = _Work(chosen, files, folder, probabilities, skipped, batch_size, place, report)
         with memory_in_words("a smaller --batch-size, or --device cpu"):
             table = pd.DataFrame(list(work.rows()))
         if folder:
             write_text(folder / "predictions.csv", table.to_csv(index=False))
+            if left_out.rows:
+                write_text(folder / "left_out.csv", pd.DataFrame(left_out.rows).to_csv(index=False))
             write_text(folder / "model.json", json.dumps(chosen.card, indent=1, ensure_ascii=False))
     return table
+
+
+class _LeftOut:
+    """The files that are left out, and why; a warning names each."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.rows: list[Row] = []
+
+    def add(self, path: str, why: str, said: str) -> None:
+        """Note a file."""
+        self.rows.append({"image": path, "why": why})
+        self.report({"warning": f"{said}; left out"})
+
+    def missing(self, path: str, line: str) -> None:
+        """Note a file that a table names and that is not there."""
+        self.add(path, f"not there ({line})", f"{line}: {path} is not there")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +143,7 @@ class _Work:
     files: dict[str, str]
     folder: Path | None
     probabilities: bool
-    skip_bad: bool
+    left_out: _LeftOut | None
     batch_size: int | None
     device: torch.device
     report: Report
@@ -170,12 +194,12 @@ class _Work:
 
     def _complain(self, path: str, why: str) -> None:
         what = why if path in why else f"{path} can't be read: {why}"
-        if not self.skip_bad:
+        if self.left_out is None:
             raise DataError(
                 f"{what}. Nothing was written; take this file out, or leave all such files out "
                 "with skip_bad=True (--skip-bad)"
             )
-        self.report({"warning": f"{what}; left out"})
+        self.left_out.add(path, why, what)
 
     @torch.inference_mode()
     def _probabilities(self, images: Words) -> Floats:
