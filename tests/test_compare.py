@@ -26,10 +26,10 @@ from counterpoint.study import differences, running
 from counterpoint.study.compare import study_asked_for
 from counterpoint.study.differences import cases_of, difference, drawn_scores_of, score_of
 from counterpoint.study.entry import parse_entry
-from counterpoint.study.findings import about_settings, find, study_in
+from counterpoint.study.findings import about_settings, about_undefined, find, study_in
 from counterpoint.study.job import work
 from counterpoint.study.plan import Planned, grown, open_study, plan
-from counterpoint.study.scores import Finished
+from counterpoint.study.scores import Finished, undefined
 from counterpoint.study.sheets import differences_sheet, sheets
 from counterpoint.study.writers import latex, markdown, write
 from tests.running import call, ended, start
@@ -197,7 +197,7 @@ def compared(rows, seeds):
     """Two entries with the same cases in every seed."""
     cases = {(entry, seed): rows for entry in "ab" for seed in seeds}
     one = difference("a", "b", "dice", np.zeros(len(seeds)), seeds)
-    return differences.tested(one, cases, drawn_scores_of(cases, "dice"))
+    return differences.tested(one, cases, drawn_scores_of(cases, "dice"), "dice")
 
 
 def test_patients_are_counted_by_site_and_once_for_all_seeds():
@@ -209,6 +209,14 @@ def test_patients_are_counted_by_site_and_once_for_all_seeds():
 @pytest.mark.parametrize(("count", "few"), [(9, ("x",)), (10, ())])
 def test_fewer_than_ten_patients_are_few(count, few):
     assert compared(patients([0.5] * count), (1,)).few == few
+
+
+def test_patients_without_a_score_in_either_entry_make_a_site_few():
+    """Of the first entry's twelve patients all have one, of the baseline's five."""
+    cases = {("a", 1): patients([0.5] * 12), ("b", 1): patients([0.5] * 5 + [np.nan] * 7)}
+    one = difference("a", "b", "dice", np.zeros(1), (1,))
+    drawn = drawn_scores_of(cases, "dice")
+    assert differences.tested(one, cases, drawn, "dice").few == ("x",)
 
 
 def test_segmentation_is_tested_by_the_same_draws(segmented, monkeypatch):
@@ -338,6 +346,20 @@ def test_sites_that_are_all_without_a_score_somewhere_stay(copied):
     assert all(one.low <= one.high for one in found.differences)
 
 
+def test_that_means_are_over_different_sites_or_none_is_said():
+    table = pd.DataFrame({"site": [*"AABBCC"], "trained": True, "dice": [1, np.nan, 2, 3, 4, 5]})
+    assert undefined(table, "dice") == ["A"]
+    nowhere = table.assign(dice=[1, np.nan, 2, 3, np.nan, np.nan])  # at C in no run
+    assert undefined(nowhere, "dice") == ["A", "C"]
+    (said,) = about_undefined(nowhere, "dice")
+    assert "at A, C, which all means and differences leave out" in said
+    (said,) = about_undefined(table.assign(dice=[1, np.nan] * 3), "dice")
+    assert said.endswith("at every site, so means and differences are over different sites")
+    (said,) = about_undefined(table.assign(dice=np.nan), "dice")
+    assert "Dice is not defined at any site, so there are no means" in said
+    assert about_undefined(table.assign(dice=1.0), "dice") == []
+
+
 def test_a_study_that_names_a_setting_twice_goes_on(copied):
     """As versions before could write it; the later one was used."""
     file = copied / "study.yaml"
@@ -365,7 +387,7 @@ def test_few_patients_are_few_in_any_seed():
         for seed in (1, 2)
     }
     one = difference("a", "b", "dice", np.zeros(2), (1, 2))
-    assert differences.tested(one, cases, drawn_scores_of(cases, "dice")).few == ("x",)
+    assert differences.tested(one, cases, drawn_scores_of(cases, "dice"), "dice").few == ("x",)
 
 
 def test_what_is_missing_is_said(copied):
@@ -596,7 +618,7 @@ def test_a_second_seed_on_the_same_patients_makes_nothing_surer():
     def found(seeds):
         cases = {(entry, seed): answers[entry] for entry in "ab" for seed in seeds}
         one = difference("a", "b", "dice", np.full(len(seeds), 0.5), seeds)
-        return differences.tested(one, cases, drawn_scores_of(cases, "dice"))
+        return differences.tested(one, cases, drawn_scores_of(cases, "dice"), "dice")
 
     once, twice = found((1,)), found((1, 2))
     assert (twice.low, twice.high, twice.p) == pytest.approx((once.low, once.high, once.p))
@@ -636,6 +658,8 @@ def test_the_table_of_differences_has_each_number_in_its_column(classified):
         better=1,
     )
     sheet = differences_sheet(replace(found, differences=[one]))
+    assert sheet.title == "Difference to local in mean macro-F1, in points, paired bootstrap"
+    assert ", in px," in differences_sheet(replace(found, metric="hd95")).title
     (row,) = sheet.rows
     assert dict(zip(sheet.columns, row, strict=True)) == {
         "method": one.entry,

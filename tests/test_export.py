@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,8 +15,10 @@ from torch import nn
 import counterpoint
 import counterpoint.api
 from counterpoint.data.pixels import BadImageError
+from counterpoint.data.site import Form
 from counterpoint.errors import DataError, SettingsError, StateError
 from counterpoint.exporting import FORMATS
+from counterpoint.exporting.card import preprocessing
 from counterpoint.exporting.portable import FixedAmplitude
 from counterpoint.files import write_tensors
 from counterpoint.harmonise import AmplitudeLayer, AmplitudeNormalisation, NoHarmoniser
@@ -201,6 +204,40 @@ def test_the_run_s_card_and_images(tmp_path, monkeypatch):
     images = [tmp_path / f"{number}.png" for number in range(3)]
     one, other = (counterpoint.predict(m, images) for m in (tmp_path / "run", whole.file))
     assert one.equals(other)
+
+
+def test_the_card_says_which_round_and_its_tables_are_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(counterpoint.api, "draw_figures", lambda result: None)
+    data = table_of_spots(tmp_path)
+    data.write_text(data.read_text().replace("west", "we|st").replace("small", "sm|all"))
+    settings = SMALL | {"rounds": 3, "select_last": 0.67}
+    run = counterpoint.run("fedavg", str(data), out=tmp_path / "a", settings=settings)
+    page = counterpoint.export(tmp_path / "a", tmp_path / "a.safetensors").card.read_text()
+    number = run.results["chosen_round"]
+    assert f"3 rounds; of rounds 2 to 3, validation chose the model of round {number}." in page
+    assert "| we\\|st |" in page
+    assert "| 1 | sm\\|all |" in page
+    tuned = settings | {"finetune_epochs": 2}
+    counterpoint.run("fedavg", str(data), out=tmp_path / "b", settings=tuned)
+    done = counterpoint.export(tmp_path / "b", tmp_path / "b.safetensors", site="east")
+    page = done.card.read_text()
+    assert "validation chose" not in page
+    assert "3 rounds; the model is that of the last round, then trained 2 more epochs" in page
+
+
+def test_the_card_says_what_is_done_to_dicom_and_to_many_bits():
+    shape = {"shape": [3, 24, 24]}
+    own, given, whole = (
+        preprocessing(SimpleNamespace(size=24, form=form, card=shape))
+        for form in (Form(), Form(window=(-100, 300)), Form("whole"))
+    )
+    for words in (own, given, whole):
+        assert "First come the file's slope and intercept (of DICOM each slice's own" in words
+        assert "MONOCHROME1, in which small values are white, is turned" in words
+    for words in (own, whole):
+        assert "or a file with several slices, the middle slice's for all of them" in words
+    assert "the range from -100 to 300 in these units" in given
+    assert "by 65535 where grey, or colour in PNG or TIFF, has more than 8 bits" in own
 
 
 def test_a_folder_by_the_name_of_a_data_set_has_its_own_terms(tmp_path, monkeypatch):

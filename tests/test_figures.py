@@ -14,8 +14,9 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from counterpoint.errors import SettingsError
-from counterpoint.figures import FIGURES, ablation, convergence, retrogress, sites, sweep
+from counterpoint.figures import FIGURES, ablation, convergence, retrogress, sites, style, sweep
 from counterpoint.figures.save import drawn
+from counterpoint.figures.spectra import Spectrum, draw_spectra
 from counterpoint.runs import gather, predicting
 from counterpoint.settings import as_dict, make_settings
 from tests.running import call
@@ -201,12 +202,30 @@ def test_of_many_sites_retrogress_draws_the_mean_and_the_middle(tmp_path: Path) 
     many = pd.concat(one.assign(site=f"s{n}", mean=n / 100) for n in range(21))
     figure = retrogress.draw(many)
     words = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
-    assert words == ["mean of 21 sites; band: the middle 80 %", "just after a merge"]
+    assert words == ["mean of 21 sites; band: the middle 80 %", "marks: just after a merge"]
     (line,) = [x for x in figure.axes[0].lines if len(x.get_xdata()) == len(one)]
     np.testing.assert_allclose(line.get_ydata(), 10)  # percent
     (band,) = figure.axes[0].collections
     low, high = (f(band.get_paths()[0].vertices[:, 1]) for f in (np.min, np.max))
     np.testing.assert_allclose([low, high], [2, 18])
+
+
+def test_lines_of_many_sites_differ_by_more_than_colour(tmp_path: Path) -> None:
+    made(tmp_path)
+    table = retrogress.numbers(gather([tmp_path]))
+    one = table[table["site"] == "A"]
+    figure = retrogress.draw(pd.concat(one.assign(site=f"s{n}") for n in range(20)))
+    handles = figure.legends[0].legend_handles[:20]
+    assert len({(h.get_color(), h.get_marker()) for h in handles}) == 20
+    drawn = [x for x in figure.axes[0].lines if x.get_marker() not in ("", "None")]
+    assert len({(x.get_color(), x.get_marker()) for x in drawn}) == 20
+    _, (axes,) = style.panels(1, 1)
+    lines = [Spectrum(str(n), n, np.arange(3) / 4, np.arange(3)) for n in range(20)]
+    draw_spectra(axes, lines)
+    lined, marked = axes.lines[::2], axes.lines[1::2]
+    assert lined[0].get_color() == lined[8].get_color()
+    assert lined[0].get_linestyle() != lined[8].get_linestyle()
+    assert len({(x.get_color(), x.get_marker()) for x in marked}) == 20
 
 
 @pytest.mark.parametrize(
@@ -352,6 +371,51 @@ def test_a_site_that_did_not_train_is_no_part_of_mean_and_worst(tmp_path: Path) 
     np.testing.assert_allclose(table["mean"], 0.5)
     kinds = sites.numbers(gather([tmp_path])).groupby("site")["of"].first()
     assert kinds["Überall $ 2"] == "held out"
+
+
+def undefined_at(path: Path, *lost: str) -> None:
+    """Take a score away from a run at some sites."""
+    values = json.loads((path / "results.json").read_text())
+    for site in lost:
+        values["test"][site]["macro_f1"] = None
+    left = [of["macro_f1"] for of in values["test"].values() if of["macro_f1"] is not None]
+    values["mean"]["macro_f1"] = sum(left) / len(left) if left else None
+    (path / "results.json").write_text(json.dumps(values))
+
+
+def test_means_of_all_runs_are_over_the_same_sites(tmp_path: Path) -> None:
+    """A site at which one run has no score is in no run's mean, and the figure says so."""
+    one, other = (made(tmp_path, "harmofl", perturbation=alpha) for alpha in (0.1, 0.2))
+    undefined_at(one, "A")
+    runs = gather([tmp_path])
+    rows = sites.numbers(runs)
+    mean = rows[rows["of"] == "mean"]
+    assert set(mean["site"]) == {"mean over sites without A"}
+    np.testing.assert_allclose(mean["mean"], 0.3)  # of the other site, in both runs
+    words = [text.get_text() for text in sites.draw(rows).legends[0].get_texts()]
+    assert "mean over sites without A" in words
+    table = sweep.numbers(runs)
+    assert set(table["of"]) == {"mean over sites without A", "worst site without A"}
+    np.testing.assert_allclose(table["mean"], 0.3)
+    assert sweep.draw(table).axes[0].get_title() == "mean over sites without A"
+    undefined_at(other, "Überall $ 2")
+    runs = gather([tmp_path])
+    assert set(sweep.numbers(runs)["of"]) == {
+        "mean over sites with a score",
+        "worst site with a score",
+    }
+
+
+def test_a_score_that_no_site_has_is_not_drawn(tmp_path: Path) -> None:
+    for alpha in (0.1, 0.2):
+        path = made(tmp_path, "harmofl", perturbation=alpha)
+        undefined_at(path, "A", "Überall $ 2")
+        scores = pd.read_csv(path / "scores.csv")
+        scores.assign(macro_f1=np.nan).to_csv(path / "scores.csv", index=False)
+    for figure in (sites, sweep, convergence, retrogress):
+        with pytest.raises(SettingsError, match="macro_f1 is not defined at any site"):
+            figure.numbers(gather([tmp_path]), metric="macro_f1")
+    retrogress.numbers(gather([tmp_path]))  # as each run draws for itself
 
 
 @pytest.fixture(scope="module")

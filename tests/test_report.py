@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from playwright.sync_api import Browser
 from sklearn import metrics
 from typer.testing import CliRunner
 
-from counterpoint import api, exam, run, write_report
+from counterpoint import api, exam, load, run, write_report
 from counterpoint.cli import app
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.figures.style import SERIES
@@ -28,9 +29,12 @@ from counterpoint.report.page import runs as study_runs
 from counterpoint.report.page.arms import read_study
 from counterpoint.report.page.cases import worst_cases
 from counterpoint.report.page.cautions import cautions
+from counterpoint.report.page.curves import training
+from counterpoint.report.page.payloads import sent
 from counterpoint.report.page.pictures import legend_of
 from counterpoint.report.page.runs import difference, of_common_seeds
-from counterpoint.report.page.summary import guess
+from counterpoint.report.page.summary import guess, judged, summary
+from counterpoint.report.page.thumbnails import FOUND, TRUTH
 from counterpoint.report.page.words import megabytes, points, without_names
 from counterpoint.resampling import (
     draw,
@@ -201,6 +205,95 @@ def test_many_images_of_few_patients_are_few(study: study_runs.Study) -> None:
     assert (found.patients, found.few, found.clear) == (1, True, False)
 
 
+def altered(run: study_runs.Run, **of: object) -> study_runs.Run:
+    """A run with another table or other settings, or with values laid over its own."""
+    one = study_runs.Run(run.result)
+    one.values = run.values | of.pop("values", {})
+    for name, value in of.items():
+        setattr(one, name, value)
+    return one
+
+
+def arm_of(kind: str, run: study_runs.Run, label: str = "") -> study_runs.Arm:
+    return study_runs.Arm(f"s{len(kind) % 3}", label or kind, kind, (run,))
+
+
+def all_text(of: object) -> str:
+    """All words of a section, or of a block."""
+    if isinstance(of, str | int | float | bool | None):
+        return f"{of}\n"
+    inner = of if isinstance(of, list | tuple) else getattr(of, "__dict__", {}).values()
+    return "".join(map(all_text, inner))
+
+
+def test_patients_without_a_score_do_not_count(own: SimpleNamespace) -> None:
+    """Nobody's Dice is known of but four of a site's patients in one of two runs."""
+    (arm,) = read_study([own.masks]).arms
+    cases = arm.first.cases.assign(group=range(len(arm.first.cases)))
+    fewer = cases.assign(dice=cases["dice"].where(cases.groupby("site").cumcount() < 4))
+    whole, thin = (altered(arm.first, cases=table) for table in (cases, fewer))
+    for one, other in ((whole, thin), (thin, whole)):
+        arms = arm_of("common", one), arm_of("local", other)
+        assert difference(*arms, LONG, "dice").patients == 4
+        assert difference(*arms, LONG, "dice").few
+    assert not difference(arm_of("common", whole), arm_of("local", whole), LONG, "dice").few
+    both = study_runs.Study((arm_of("local", whole), arm_of("common", thin)))
+    assert "judged on only 4 test" in all_text(summary(both))
+    assert any(f"{LONG} (4)" in said for said in cautions(both))
+
+
+def test_means_are_over_the_same_hospitals(study: study_runs.Study) -> None:
+    """One at which a run has no score is in no mean, and the page says so."""
+    local, harmofl, _ = study.arms
+    tests = {site: dict(of) for site, of in harmofl.first.values["test"].items()}
+    tests["west"]["macro_f1"] = None
+    odd = arm_of("common", altered(harmofl.first, values={"test": tests}), "odd")
+    both = study_runs.Study((local, odd))
+    three = ["east", "north", "south"]
+    assert both.averaged("macro_f1") == three
+    found = [run.values["test"][site]["macro_f1"] for run in local.runs for site in three]
+    assert local.mean("macro_f1", three) == pytest.approx(np.mean(found))
+    assert f"{100 * np.mean(found):.1f}" in all_text(summary(both))
+    wanted = "macro-F1 is not defined in every run at west, which its means leave out."
+    assert wanted in cautions(both)
+    assert not any("not defined" in said for said in cautions(study))
+
+
+def test_the_differences_that_are_counted_are_those_that_are_judged(
+    study: study_runs.Study,
+) -> None:
+    local, harmofl, prrfl = study.arms
+    second = arm_of("local", altered(local.first), "local again")
+    pooled = arm_of("pooled", altered(harmofl.first), "pooled")
+    many = study_runs.Study((local, second, harmofl, prrfl, pooled))
+    assert len(study.main.first.cases_of("west")) >= 10
+    assert judged(many) == 4 * 4
+    assert "16 differences to training alone are judged" in all_text(summary(many))
+    few = altered(harmofl.first, cases=harmofl.first.cases.assign(group=0))
+    assert judged(study_runs.Study((local, arm_of("common", few), prrfl))) == 4  # of prrfl
+    assert judged(study_runs.Study((local, pooled))) == 0  # no figure of differences
+
+
+def test_other_scores_in_the_first_table_say_whose_they_are(study: study_runs.Study) -> None:
+    _, harmofl, prrfl = study.arms
+    table = next(b for b in summary(study_runs.Study((harmofl, prrfl))).blocks if b.kind == "table")
+    assert table.head[3:] == ["harmofl: accuracy", "harmofl: AUC"]
+    alone = next(b for b in summary(study_runs.Study((harmofl,))).blocks if b.kind == "table")
+    assert alone.head[2:] == ["accuracy", "AUC"]
+
+
+def test_why_there_is_no_training_loss(study: study_runs.Study) -> None:
+    """Noise is another reason than a model that is made of a trained one."""
+    arms = []
+    for name, values in (("noised", {"privacy": {"kind": "records"}}), ("made", {})):
+        result = Result(study.main.first.path)
+        result.scores = result.scores.assign(train_loss=np.nan)
+        arms.append(arm_of("personal", altered(study_runs.Run(result), values=values), name))
+    text = all_text(training(study_runs.Study(tuple(arms))).blocks[0])
+    assert "noised: under differential privacy the loss in training is not told" in text
+    assert "made: the model in use is made of a trained one" in text
+
+
 def test_seeds_on_the_same_patients_find_nothing_where_nothing_is() -> None:
     """Five seeds of two methods that are equally good, on 50 patients: 5 % are called clear."""
     rng = np.random.default_rng(0)
@@ -311,6 +404,32 @@ def test_the_page_says_what_left(text: str, folder: Path) -> None:
     assert "local: nothing left a hospital" in visible(text)
 
 
+def test_it_is_said_what_left_beside_the_weights(
+    study: study_runs.Study, own: SimpleNamespace, text: str, tmp_path: Path
+) -> None:
+    run("prrfl-journal", "phantom", out=tmp_path / "run", **SHORT | TINY | {"rounds": 1})
+    (journal,) = read_study([tmp_path / "run"]).arms
+    said = sent(journal)
+    assert said.startswith("amplitudes and phases of the low frequencies of the weights (the high")
+    assert "how many training images (of segmentation: pixels) it has of each class" in said
+    assert "the mean feature of each class, which is computed from its images" in said
+    settings = journal.first.settings | {"aggregation.phase": "complex"}
+    one = altered(journal.first, settings=settings)
+    assert "the low frequencies of the weights as complex numbers" in sent(arm_of("personal", one))
+    _, harmofl, prrfl = study.arms
+    assert "their phases and all high frequencies stay" in sent(prrfl)
+    assert "class" not in sent(prrfl)
+    assert sent(harmofl).endswith("which is computed from the images themselves")
+    assert "mean amplitude of the hospital's images" in visible(text)
+    (fedavg,) = read_study([own.classes]).arms
+    assert sent(fedavg).endswith(
+        "means and variances of the features that normalisation layers see"
+    )
+    mine = fedavg.first.payloads.assign(name="local.mine")
+    added = arm_of("common", altered(fedavg.first, payloads=mine))
+    assert sent(added).endswith("what its local update adds (names that begin with “local.”)")
+
+
 def test_confusions_are_counted_over_the_seeds(text: str, folder: Path) -> None:
     cases = pd.concat(pd.read_csv(folder / f"local-{i}" / "test_cases.csv") for i in (1, 2))
     east = cases[cases["site"] == "east"]
@@ -350,6 +469,36 @@ def test_cautions_are_found_in_the_runs(own: SimpleNamespace, study: study_runs.
     assert not any("Leakage" in sentence or "One random" in sentence for sentence in of_study)
     assert any("the same seeds" in sentence for sentence in of_study)
     assert any("batch statistics" in s and s.startswith("harmofl") for s in of_study)
+
+
+def test_only_what_leaks_is_called_leakage(own: SimpleNamespace) -> None:
+    (arm,) = read_study([own.classes]).arms
+    notes = [
+        "2 images have a twin of equal content in their part: /a/b.png, x.png",
+        "the split leaks: 1 of 9; scores on it are too good",
+        "site 'A' has no training mask with 'leaks' in it",
+    ]
+    said = cautions(
+        study_runs.Study((arm_of("common", altered(arm.first, values={"data_notes": notes})),))
+    )
+    assert said[:2] == [
+        "Leakage: the split leaks: 1 of 9; scores on it are too good.",
+        "2 images have a twin of equal content in their part.",
+    ]
+    assert not any("training mask" in sentence for sentence in said)
+
+
+def test_a_network_without_batch_norm_has_no_statistics_that_cost(own: SimpleNamespace) -> None:
+    (arm,) = read_study([own.classes]).arms
+    assert any("batch norm's statistics were averaged" in said for said in cautions(one_arm(arm)))
+    sent_up = arm.first.payloads
+    without = sent_up[~sent_up["name"].str.startswith("statistics.")]
+    plain = arm_of("common", altered(arm.first, payloads=without))
+    assert not any("batch norm's" in said for said in cautions(one_arm(plain)))
+
+
+def one_arm(arm: study_runs.Arm) -> study_runs.Study:
+    return study_runs.Study((arm,))
 
 
 # What it keeps to itself
@@ -409,6 +558,50 @@ def test_thumbnails_only_if_asked_for(own: SimpleNamespace, tmp_path: Path) -> N
     plain = write_report(own.masks, out=tmp_path / "plain.html").page.read_text(encoding="utf-8")
     assert "<img" not in plain
     assert "Patient data." not in plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "without", "why"),
+    [
+        ({"statistics": "batch"}, ["east", "north", "south", "west"], "other images of a batch"),
+        ({"statistics": "recalibrated", "holdout": "west"}, ["west"], "calibrated on this"),
+    ],
+)
+def test_where_a_case_alone_is_another_prediction_none_is_drawn(
+    settings: dict[str, str], without: list[str], why: str, tmp_path: Path
+) -> None:
+    dense = {"model": "tests.running:TinyDense", "task": "segmentation", "rounds": 1}
+    run("fedavg", "phantom", out=tmp_path / "run", **SHORT | dense | settings)
+    page = write_report(tmp_path / "run", thumbnails=True).page.read_text(encoding="utf-8")
+    said = re.search(r"shown\. ([^.]*): no orange, as the score is of [^.]*;", visible(page))
+    assert said
+    assert said[1].replace(" and ", ", ").split(", ") == without
+    assert why in said[0]
+    shown = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
+    assert len(shown) == 12
+    for data, alt in shown:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        drawn = {mark: bool((pixels == mark).all(-1).any()) for mark in (TRUTH, FOUND)}
+        unlike = any(f" of {site}," in alt for site in without)
+        assert drawn[TRUTH] or not unlike, alt
+        assert drawn[FOUND] is not unlike, alt
+        assert ("predicted" in alt) is not unlike
+
+
+def test_cases_are_numbered_as_the_page_says(own: SimpleNamespace, tmp_path: Path) -> None:
+    """From 0, in the order of the table, without what is missing."""
+    table = pd.read_csv(own.folder / "table.csv").iloc[::-1]
+    table["image"] = [str(own.folder / name) for name in table["image"]]
+    table.loc[25, "image"] = str(tmp_path / "missing.png")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    loaded = load(tmp_path / "table.csv", protocol="given", skip_bad=True)
+    for site in loaded.sites:
+        there = [n for n in table.loc[table["site"] == site.name, "image"] if "missing" not in n]
+        assert dict(zip(site.table["image"], site.table["case"], strict=True)) == {
+            name: number for number, name in enumerate(there)
+        }
+    page = visible(own.page.read_text(encoding="utf-8"))
+    assert "Cases are numbered from 0: the hospital's image files in the order of its" in page
 
 
 def test_without_the_images_the_rest_is_there(own: SimpleNamespace, tmp_path: Path) -> None:

@@ -167,6 +167,18 @@ def score_of(runs: Sequence[Run], metric: str | None = None) -> str:
     return metric or str(values["score"])
 
 
+def require_numbers(values: "pd.Series[float]", metric: str) -> None:
+    """Refuse a score that no site has, of which a figure would be empty.
+
+    Raises:
+        SettingsError: naming it.
+    """
+    if values.isna().all():
+        raise SettingsError(
+            f"{metric} is not defined at any site in these runs; choose another --metric"
+        )
+
+
 def predicting(run: Run) -> pd.DataFrame:
     """Validation scores of the model that a site uses, before any fine-tuning at the end."""
     scores = run.result.scores

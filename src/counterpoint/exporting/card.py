@@ -3,9 +3,10 @@
 Nothing of a patient and no path or file name of the training data gets into it.
 """
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from counterpoint.data import datasets
 from counterpoint.data.downloads import DOWNLOADS
@@ -14,7 +15,7 @@ from counterpoint.errors import CounterpointError
 from counterpoint.exporting.format import Card, Format
 from counterpoint.prediction.chosen import Chosen
 from counterpoint.predictor import INPUT_RANGE
-from counterpoint.report.words import heading, number
+from counterpoint.report.words import heading, leaks, number
 from counterpoint.results import Result
 from counterpoint.settings import read_file
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from counterpoint.exporting.api import Exported
 
 _FROM_RESULTS = (
-    *("data", "protocol", "holdout", "rounds", "chosen_round", "score", "metrics"),
+    *("data", "protocol", "holdout", "rounds", "chosen_round", "chosen_from", "score", "metrics"),
     *("statistics", "versions"),
 )
 
@@ -48,17 +49,19 @@ def full_card(chosen: Chosen) -> Card:
     training = {name: results[name] for name in _FROM_RESULTS if name in results}
     training["data"] = Path(str(training["data"])).name
     training["sites"] = [name for name in results["test"] if name != results["holdout"]]
-    training["leaks"] = any("leaks" in note for note in results["data_notes"])
+    training["leaks"] = any(leaks(note) for note in results["data_notes"])
     training["patients"] = patients_known(results["data_notes"])
-    training["licence"] = _licence(chosen.run)
+    settings = read_file(chosen.run / "settings.yaml")
+    training["finetune_epochs"] = settings.get("schedule", {}).get("finetune_epochs", 0)
+    training["licence"] = _licence(settings)
     scores = {name: results["test"][name] for name in shown}
     intervals = {name: results["intervals"][name] for name in shown}
     return card | {"training": training, "test": scores, "intervals": intervals}
 
 
-def _licence(run: Path) -> str | None:
+def _licence(settings: Mapping[str, Any]) -> str | None:
     """Of the images of a data set with a name; a folder may be called the same."""
-    name = read_file(run / "settings.yaml").get("data", {}).get("name")
+    name = settings.get("data", {}).get("name")
     return DOWNLOADS[name].licence if name in DOWNLOADS and name in datasets() else None
 
 
@@ -67,19 +70,26 @@ def preprocessing(chosen: Chosen) -> str:
     size, form = chosen.size, chosen.form
     sides = "x".join([str(size)] * (len(chosen.card["shape"]) - 1))
     photographs = (
-        f"Photographs: upright by their EXIF orientation, RGB (grey is repeated, transparency "
-        f"dropped), resized to {sides} pixels by antialiased bilinear interpolation whatever "
-        "their shape, divided by 255 (by 65535 where grey has more than 8 bits)."
+        "Photographs: upright by their EXIF orientation, RGB (grey is repeated, transparency "
+        "dropped, a TIFF in which 0 is white turned), resized to "
+        f"{sides} pixels by antialiased bilinear interpolation whatever their shape, rounded to "
+        "whole numbers, divided by 255; by 65535 where grey, or colour in PNG or TIFF, has more "
+        "than 8 bits, be it 12 or 16."
     )
     if form is None:
         return photographs
     window = (
-        "a DICOM file's own window; where it has none, from 0 (or the smallest value, if below) to "
-        "the volume's 99th percentile"
+        "a DICOM file's own window (the first it has, by its function, or its VOI table; of a "
+        "series, or a file with several slices, the middle slice's for all of them); where it has "
+        "none, from 0 (or the smallest value, if below) to the volume's 99th percentile"
         if form.window is None
-        else f"the range from {form.window[0]:g} to {form.window[1]:g} in the file's own units"
+        else f"the range from {form.window[0]:g} to {form.window[1]:g} in these units"
     )
-    ranged = f"Values in 0..1 over {window}, clipped"
+    ranged = (
+        "First come the file's slope and intercept (of DICOM each slice's own, or its modality "
+        f"table). Then values in 0..1 over {window}, clipped. MONOCHROME1, in which small values "
+        "are white, is turned: 1 minus that value, or where there is no window the sign before"
+    )
     if form.volumes == "slices":
         channels = (
             "the slice before, the slice and the one after as channels"
@@ -89,7 +99,8 @@ def preprocessing(chosen: Chosen) -> str:
         return (
             f"{photographs} Volumes: of NIfTI the axial slices, seen from the feet, the patient's "
             "front on top; of a DICOM series the slices that it has, in their own plane. "
-            f"{ranged}; each slice resized as photographs are; {channels}."
+            f"{ranged}; each slice resized as photographs are, and rounded to 65535ths; "
+            f"{channels}. DICOM in colour: RGB over the largest value of its bits, no window."
         )
     cut = (
         f"cut into cubes of {sides} voxels at the file's own resolution, filled up with 0"
@@ -98,7 +109,7 @@ def preprocessing(chosen: Chosen) -> str:
     )
     return (
         "Volumes: of NIfTI axial slices from the feet up, of a DICOM series its own along their "
-        f"normal. {ranged}; {cut}; one channel."
+        f"normal. {ranged}; {cut}, and rounded to 65535ths; one channel."
     )
 
 
@@ -138,7 +149,8 @@ def _input(chosen: Chosen, card: Card, kind: Format) -> str:
     inside = [f"scaling of 0..1 to {low:g}..{high:g}"]
     if card["harmonise"]["kind"] == "amplitude":
         inside.insert(0, f"amplitude normalisation (band {card['harmonise']['band']})")
-    rows = "\n".join(f"| {index} | {name} |" for index, name in enumerate(card["classes"]))
+    classes = map(_escaped, card["classes"])
+    rows = "\n".join(f"| {index} | {name} |" for index, name in enumerate(classes))
     return (
         f"## Input and output\n\nInput `images`: float32, "
         f"(N, {', '.join(map(str, card['shape']))}), values 0 to 1; N is any number.\n\n"
@@ -168,22 +180,39 @@ def _training(card: Card) -> str:
         f"## Training\n\nData `{of}`, split `{training['protocol']}`; sites: "
         f"{', '.join(training['sites'])}.{held}{leak}\n\n"
         f"Method `{card.get('method')}`, batch norm statistics `{card['statistics']}`, "
-        f"{training['rounds']} rounds; validation chose the model of round "
-        f"{training['chosen_round']}. With {versions}.\n\n{licence} Whether weights that were "
-        "learnt from them may be used as you wish, their owners and your law decide; Counterpoint "
-        "itself is under Apache-2.0."
+        f"{training['rounds']} rounds; {_which_round(training)}. With {versions}.\n\n{licence} "
+        "Whether weights that were learnt from them may be used as you wish, their owners and your "
+        "law decide; Counterpoint itself is under Apache-2.0."
     )
+
+
+def _which_round(training: Mapping[str, Any]) -> str:
+    """Of which round the model is, and why.
+
+    >>> _which_round({"rounds": 9, "chosen_round": 7, "chosen_from": 5, "finetune_epochs": 0})
+    'of rounds 5 to 9, validation chose the model of round 7'
+    >>> _which_round({"rounds": 9, "chosen_round": 9, "chosen_from": 9, "finetune_epochs": 2})
+    'the model is that of the last round, then trained 2 more epochs at its site alone'
+    """
+    first, last = training.get("chosen_from", 1), training["rounds"]
+    if first < last:
+        return f"of rounds {first} to {last}, validation chose the model of round " + str(
+            training["chosen_round"]
+        )
+    epochs = int(training["finetune_epochs"])
+    more = f", then trained {epochs} more epoch{'s' * (epochs > 1)} at its site alone"
+    return "the model is that of the last round" + more * (epochs > 0)
 
 
 def _scores(card: Card) -> str:
     if "test" not in card:
         return ""
     metrics = card["training"]["metrics"]
-    head = " | ".join(["site", *map(heading, metrics)])
+    head = " | ".join(["site", *(_escaped(heading(metric)) for metric in metrics)])
     rows = []
     for site, scores in card["test"].items():
         cells = [_cell(m, scores[m], card["intervals"][site].get(m)) for m in metrics]
-        rows.append(" | ".join([site, *cells]))
+        rows.append(" | ".join([_escaped(site), *cells]))
     lines = [head, "|".join(["---"] * (len(metrics) + 1)), *rows]
     table = "\n".join(f"| {line} |" for line in lines)
     drawn = (
@@ -196,6 +225,11 @@ def _scores(card: Card) -> str:
         "## Scores\n\nOn test images that were looked at once, with 95 % bootstrap intervals over "
         f"{drawn}.\n\n{table}"
     )
+
+
+def _escaped(name: str) -> str:
+    """A name as a cell of a table in Markdown, in which a bar would end it."""
+    return name.replace("|", "\\|")
 
 
 def _cell(metric: str, value: float | None, interval: list[float | None] | None) -> str:

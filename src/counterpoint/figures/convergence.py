@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 from counterpoint.results import read_log
-from counterpoint.runs import Run, over_seeds, predicting, score_of
+from counterpoint.runs import Run, over_seeds, predicting, require_numbers, score_of
 
 AGAINST = {
     "rounds": ("rounds", 1.0),
@@ -49,6 +49,7 @@ def numbers(
             for round, value in by_site.mean(axis=1).items():
                 rows.append((run.name, one, against, round, cost[int(str(round))], value))
     table = pd.DataFrame(rows, columns=["name", "metric", "against", "round", "cost", "value"])
+    require_numbers(table.loc[table["metric"] == score, "value"], score)
     keys = ["name", "metric", "against", "round"]
     costs = table.groupby(keys, sort=False)["cost"].mean().reset_index()
     return costs.merge(over_seeds(table, keys), on=keys)

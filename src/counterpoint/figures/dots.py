@@ -12,9 +12,35 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from counterpoint.figures.style import INK, PAGE, axis_name, legend, look, pen, plain, scale_of
-from counterpoint.runs import Run, over_seeds
+from counterpoint.runs import Run, over_seeds, require_numbers
+from counterpoint.study.scores import undefined
 
 MEAN = "mean over sites"
+
+
+def by_site(runs: Sequence[Run], metric: str) -> tuple[list[pd.Series], str]:
+    """Each run's test scores that means are over, and the words for the sites that these lack.
+
+    They are those of all sites that trained, but for such at which some run has no such score:
+    means over different sites are not compared.
+
+    Raises:
+        SettingsError: if no site has one.
+    """
+    rows = [
+        (number, site, site != run.result.results["holdout"], scores[metric])
+        for number, run in enumerate(runs)
+        for site, scores in run.result.results["test"].items()
+    ]
+    table = pd.DataFrame(rows, columns=["run", "site", "trained", metric]).astype({metric: float})
+    table = table[table["trained"]]
+    require_numbers(table[metric], metric)
+    lost = undefined(table, metric)
+    used = table[~table["site"].isin(lost)]
+    but = f" without {', '.join(lost)}" if lost else ""
+    if used[metric].isna().any():  # every site lacks it in some run
+        but = " with a score"
+    return [scores[metric] for _, scores in used.groupby("run")], but
 
 
 def test_scores(runs: Sequence[Run], metric: str) -> pd.DataFrame:
@@ -23,12 +49,13 @@ def test_scores(runs: Sequence[Run], metric: str) -> pd.DataFrame:
     ``of`` is "site", "held out" for a site that did not train, or "mean", which is without that.
     """
     rows = []
-    for run in runs:
+    means, but = by_site(runs, metric)
+    for run, of_run in zip(runs, means, strict=True):
         values = run.result.results
         for site, scores in values["test"].items():
             kind = "held out" if site == values["holdout"] else "site"
             rows.append((run.name, metric, kind, site, scores[metric]))
-        rows.append((run.name, metric, "mean", MEAN, values["mean"][metric]))
+        rows.append((run.name, metric, "mean", f"{MEAN}{but}", of_run.mean()))
     table = pd.DataFrame(rows, columns=["name", "metric", "of", "site", "value"])
     return over_seeds(table.astype({"value": float}), ["name", "metric", "of", "site"])
 
@@ -61,7 +88,8 @@ def draw(numbers: pd.DataFrame) -> Figure:
         Line2D([], [], **_dot(sites, site, held_out), label=_in_words(site, held_out))
         for site in sites
     ]
-    legend(figure, [*handles, Line2D([], [], **_dot(sites, "", held_out), label=MEAN)])
+    mean_of = plain(numbers.loc[numbers["of"] == "mean", "site"].iloc[0])
+    legend(figure, [*handles, Line2D([], [], **_dot(sites, "", held_out), label=mean_of)])
     return figure
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 from counterpoint.results import Result
-from counterpoint.runs import Run, over_seeds, score_of
+from counterpoint.runs import Run, over_seeds, require_numbers, score_of
 
 
 def numbers(runs: Sequence[Run], metric: str | None = None) -> pd.DataFrame:
@@ -30,6 +30,8 @@ def numbers(runs: Sequence[Run], metric: str | None = None) -> pd.DataFrame:
         for run in runs
         for rows in [_validation(run.result.scores)]
     ]
+    if metric:  # a run draws its own figure, whatever there is to be seen
+        require_numbers(pd.concat(line["value"] for line in lines), metric)
     keys = ["name", "site", "model", "communications", "moment", "metric"]
     table = over_seeds(pd.concat(lines), keys)
     # one run may have a round that an earlier one lacks; lines stay in the order they came in
@@ -118,13 +120,13 @@ def draw(numbers: pd.DataFrame) -> Figure:
         figure.supylabel(f"validation {axis_name(metric)}", fontsize=8)
     else:  # in the middle of the panels, however tall the legend is
         every[0].set_ylabel(f"validation {axis_name(metric)}")
-    handles = [Line2D([], [], color=pen(i)["color"], label=plain(s)) for i, s in enumerate(sites)]
+    handles = [
+        Line2D([], [], **pen(i) | {"linestyle": "-"}, label=plain(s)) for i, s in enumerate(sites)
+    ]
     if numbers["model"].nunique() > 1:
         kinds: dict[Dash, str] = {"-": "model that the site uses", ":": "model in the exchange"}
         handles += [Line2D([], [], color="0.3", linestyle=k, label=w) for k, w in kinds.items()]
-    handles.append(
-        Line2D([], [], color="0.3", marker="o", linestyle="", label="just after a merge")
-    )
+    handles.append(Line2D([], [], linestyle="", label="marks: just after a merge"))
     if numbers.groupby("name")["runs"].nunique().max() > 1:
         handles.append(Line2D([], [], linestyle="", label="means: of the runs that were there"))
     legend(figure, handles)
@@ -137,12 +139,12 @@ def _panel(axes: Axes, rows: pd.DataFrame, sites: list[str], scale: float) -> No
     models = list(dict.fromkeys(rows["model"]))
     for key, line in rows.groupby(["site", "model"], sort=False):
         site, model = map(str, key)
-        x, y, colour = line["communications"], scale * line["mean"], pen(sites.index(site))["color"]
+        x, y, own = line["communications"], scale * line["mean"], pen(sites.index(site))
+        colour = own["color"]
         axes.plot(x, y, style(model, models), color=colour)
         merged, used = line["moment"] == "merged", style(model, models) == "-"
-        axes.plot(
-            x[merged], y[merged], "o", color=colour, markerfacecolor=None if used else "white"
-        )
+        face = None if used else "white"
+        axes.plot(x[merged], y[merged], own["marker"], color=colour, markerfacecolor=face)
         if used:
             low, high = scale * line["low"], scale * line["high"]
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from counterpoint.figures.style import colour, plain
+from counterpoint.figures.style import pen, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +47,14 @@ def radial_profile(images: Tensor) -> tuple[npt.NDArray[np.float64], npt.NDArray
 
 
 def draw_spectra(axes: Axes, spectra: Sequence[Spectrum]) -> None:
-    """A line a site."""
+    """A line a site; its mark and dash tell it from one of the same colour."""
     for i, one in enumerate(spectra):
+        look = pen(one.number)
         axes.plot(
             one.frequencies,
             one.values,
-            color=colour(one.number),
+            color=look["color"],
+            linestyle=look["linestyle"],
             linewidth=1.6,
             label=plain(one.label),
             gid=f"mark-{i}",
@@ -61,8 +63,8 @@ def draw_spectra(axes: Axes, spectra: Sequence[Spectrum]) -> None:
         axes.plot(
             one.frequencies[at],
             one.values[at],
-            "o",
-            color=colour(one.number),
+            look["marker"],
+            color=look["color"],
             markersize=3.5,
             gid=f"mark-{i}-points",
         )

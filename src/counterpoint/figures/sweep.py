@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from counterpoint.errors import SettingsError
+from counterpoint.figures.dots import MEAN, by_site
 from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 from counterpoint.runs import (
     Run,
@@ -22,6 +23,7 @@ from counterpoint.runs import (
     short,
     varying,
 )
+from counterpoint.study.scores import LOWER_IS_BETTER
 
 SYMBOLS = {"perturbation": "perturbation α", "aggregation.start": "PFA threshold at the start"}
 
@@ -43,14 +45,13 @@ def numbers(
     score = score_of(runs, metric)
     across, beside = _chosen(runs, x, lines)
     rows = []
-    for run in [run for run in runs if run[across] is not None]:
+    having = [run for run in runs if run[across] is not None]
+    scores, but = by_site(having, score)
+    for run, own in zip(having, scores, strict=True):
         line = "" if beside is None else run.method if beside == "method" else said(run, beside)
-        test = run.result.results["test"]
-        own = [s[score] for site, s in test.items() if site != run.result.results["holdout"]]
-        values = np.array(own, dtype=float)
-        worst = np.nanmax if score in ("loss", "hd95") else np.nanmin
-        for of, value in (("mean over sites", np.nanmean(values)), ("worst site", worst(values))):
-            rows.append((score, across, _plain(run[across]), line, of, value))
+        worst = own.max() if score in LOWER_IS_BETTER else own.min()
+        for of, value in ((MEAN, own.mean()), ("worst site", worst)):
+            rows.append((score, across, _plain(run[across]), line, f"{of}{but}", value))
     columns = ["metric", "setting", "x", "line", "of", "value"]
     table = over_seeds(pd.DataFrame(rows, columns=columns), columns[:-1])
     return table.sort_values(["of", "line", "x"], kind="stable", key=_order).reset_index(drop=True)
@@ -140,7 +141,7 @@ def draw(numbers: pd.DataFrame) -> Figure:
             rows = numbers[(numbers["of"] == kind) & (numbers["line"] == line)]
             _line(axes, rows, values, scale_of(metric), number)
         _axis(axes, values)
-        axes.set_title(kind)
+        axes.set_title(plain(kind, 48))
         axes.set_xlabel(SYMBOLS.get(setting, short(setting)))
     every[0].set_ylabel(f"test {axis_name(metric)}")
     if len(lines) > 1:

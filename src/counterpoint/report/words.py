@@ -41,6 +41,17 @@ def number(metric: str, value: float | None) -> str:
     return f"{value:.1f}" if metric == "hd95" else f"{100 * value:.1f}"
 
 
+def leaks(note: str) -> bool:
+    """Whether a note of the data says that a patient or an image is in two parts of the split.
+
+    Images of equal content within one part are no leak.
+
+    >>> leaks("the split leaks: 3 of 9 ..."), leaks("2 images have a twin of equal content")
+    (True, False)
+    """
+    return "the split leaks" in note
+
+
 def privacy_in_words(told: Mapping[str, Any]) -> str:
     """The entry ``privacy`` of a run's results as a sentence.
 

@@ -89,7 +89,7 @@ def differences(
         seeds = tuple(run.seed for run in own if same_data(run, base[run.seed]))
         by_seed = np.array([means[entry, seed] - means[baseline, seed] for seed in seeds])
         one = difference(entry, baseline, metric, by_seed, seeds)
-        found.append(tested(one, cases, drawn) if known and seeds else one)
+        found.append(tested(one, cases, drawn, metric) if known and seeds else one)
     corrected = holm([one.p for one in found])
     return [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
 
@@ -123,7 +123,7 @@ def difference(
 
 
 def tested(
-    one: Difference, cases: Mapping[Run, pd.DataFrame], drawn: Mapping[Run, Floats]
+    one: Difference, cases: Mapping[Run, pd.DataFrame], drawn: Mapping[Run, Floats], metric: str
 ) -> Difference:
     """The difference with its interval and p-value."""
     pairs = [((one.entry, seed), (one.baseline, seed)) for seed in one.seeds]
@@ -132,8 +132,8 @@ def tested(
     draws = np.mean([nan_mean(sites) for sites in by_site], axis=0)
     low, high = interval(draws)
     units = own[["site", "unit"]].drop_duplicates()
-    counts = [cases[entry].groupby("site")["unit"].nunique() for entry, _ in pairs]
-    few = pd.concat(counts).groupby(level="site").min()  # in the seed that has fewest
+    counts = [units_by_site(cases[run], metric) for pair in pairs for run in pair]
+    few = pd.concat(counts).groupby(level="site").min()  # in the run that has fewest
     return replace(
         one,
         low=low,
@@ -144,6 +144,19 @@ def tested(
         cases=len(own),
         few=tuple(str(site) for site in few[few < TOO_FEW].index),
     )
+
+
+def units_by_site(cases: pd.DataFrame, metric: str) -> "pd.Series[int]":
+    """How many patients a site's score rests on: those of a case in which it is defined.
+
+    >>> cases = pd.DataFrame({"site": "x", "unit": ["1", "2", "2"], "dice": [0.5, np.nan, np.nan]})
+    >>> [int(units_by_site(cases, metric)["x"]) for metric in ("dice", "macro_f1")]
+    [1, 2]
+    """
+    units = cases["unit"]
+    if metric in cases:
+        units = units.where(cases[metric].notna())
+    return units.groupby(cases["site"]).nunique()
 
 
 def cases_of(run: Finished, left_out: Collection[str] = ()) -> pd.DataFrame:

@@ -142,7 +142,7 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
         notes=[
             *about_baseline(asked, baseline),
             *about_seeds(runs),
-            *about_undefined(left_out, metric),
+            *about_undefined(scores, metric),
             *about_budgets(budgets, baseline),
             *about_settings(runs),
             *about_tests(compared, runs, metric),
@@ -259,14 +259,18 @@ def about_baseline(asked: str | None, used: str) -> list[str]:
     return [f"WARNING: {asked} has no finished run, so differences are to {used}"]
 
 
-def about_undefined(sites: Sequence[str], metric: str) -> list[str]:
-    """Sites that no mean has, for want of a score in some run."""
-    if not sites:
+def about_undefined(scores: pd.DataFrame, metric: str) -> list[str]:
+    """Sites that no mean has, for want of a score in some run; or that there is none everywhere."""
+    name, trained = heading(metric, unit=False), scores[scores["trained"]]
+    if sites := undefined(scores, metric):
+        where = f"for some run at {', '.join(sites)}, which all means and differences leave out"
+    elif trained[metric].isna().all():
+        where = "at any site, so there are no means and no differences; choose another --metric"
+    elif trained[metric].isna().groupby(trained["site"]).any().all():
+        where = "for some run at every site, so means and differences are over different sites"
+    else:
         return []
-    return [
-        f"WARNING: {heading(metric, unit=False)} is not defined for some run at "
-        f"{', '.join(sites)}, which all means and differences leave out"
-    ]
+    return [f"WARNING: {name} is not defined {where}"]
 
 
 def about_seeds(runs: Sequence[Finished]) -> list[str]:

@@ -139,7 +139,7 @@ def tidy(runs: Sequence[Finished]) -> pd.DataFrame:
 
 
 def undefined(scores: pd.DataFrame, metric: str) -> list[str]:
-    """Sites that trained and at which some run has no such score, but others have.
+    """Sites that trained and at which some run has no such score.
 
     They are in no run's mean: means over different sites are not compared. None, where it would
     be all of them.
@@ -149,7 +149,7 @@ def undefined(scores: pd.DataFrame, metric: str) -> list[str]:
     ['A']
     """
     known = scores[scores["trained"]].groupby("site", sort=False)[metric]
-    found = known.count().between(1, known.size() - 1)
+    found = known.count() < known.size()
     return [] if found.all() else [str(site) for site in found.index[found]]
 
 

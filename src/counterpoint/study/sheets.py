@@ -61,9 +61,10 @@ def differences_sheet(found: Findings) -> Sheet:
             ]
         )
     what = heading(found.metric, unit=False)
+    unit = {"loss": [], "hd95": ["in px"]}.get(found.metric, ["in points"])
     tests = dict.fromkeys(one.test for one in found.differences if one.test)
     return Sheet(
-        ", ".join([f"Difference to {found.baseline} in mean {what}", *tests]),
+        ", ".join([f"Difference to {found.baseline} in mean {what}", *unit, *tests]),
         ["method", "difference", "95 % interval", "p", "p (Holm)", "seeds better"],
         rows,
     )

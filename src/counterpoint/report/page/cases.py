@@ -22,13 +22,17 @@ from counterpoint.report.page.pictures import number_of, pictures
 from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.svg import Mark
 from counterpoint.report.page.thumbnails import outlined, png, worst_plane
-from counterpoint.report.page.words import counted, named, unit_of
+from counterpoint.report.page.words import counted, listed, named, unit_of
 from counterpoint.report.words import number
 
 WORST = 5
 """Cases of a site that are listed."""
 PICTURED = 3
 """Cases of a site that are shown."""
+NUMBERS = (
+    "Cases are numbered from 0: the hospital's image files in the order of its table, each once, "
+    "files that are missing left out"
+)
 
 
 def cases(study: Study, thumbnails: bool) -> Section:
@@ -196,7 +200,7 @@ def _worst(study: Study, arm: Arm, thumbnails: bool) -> list[Block]:
     for site, table in tables.items():
         rows += [[site, *_worst_cells(row, study.score)] for row in table.to_dict("records")]
     if rows:
-        caption = f"{of}: {what}. Case numbers are positions in the hospital's own table"
+        caption = f"{of}: {what}. {NUMBERS}"
         blocks.append(Table(caption, head, rows))
     else:
         blocks.append(Text("No test image is called by a wrong class."))
@@ -215,15 +219,38 @@ def _worst(study: Study, arm: Arm, thumbnails: bool) -> list[Block]:
     if not all(images.numbered_as(arm.first.cases_of(site), site) for site in study.sites):
         odd = "an earlier version numbered the cases of this run in another way"
         return [*blocks, Text(f"The pictures are left out: {odd}.", "small")]
-    if study.values["task"] == "segmentation":
-        words = "Outlines: white, the area that people have marked; orange, the model's."
-        blocks.append(Text(words))
+    blocks.append(Text(_about_pictures(study, arm)))
     for site, table in tables.items():
         shown = [
             _photo(study, arm, images, site, row) for row in table.head(PICTURED).to_dict("records")
         ]
         blocks += [Text(site, "heading"), Photos(shown)] if shown else []
     return blocks
+
+
+def _about_pictures(study: Study, arm: Arm) -> str:
+    """What the outlines are, and where there are none of the model's."""
+    if study.values["task"] == "classification":
+        return "Of a case with several slices, the one in the middle is shown."
+    text = (
+        "Outlines: white, the area that people have marked; orange, the model's. Of a case with "
+        "several slices, the one with most wrong pixels is shown."
+    )
+    reasons = {site: why for site in study.sites if (why := _unlike(study, arm, site))}
+    for why in dict.fromkeys(reasons.values()):
+        sites = listed([site for site in reasons if reasons[site] == why])
+        text += f" {sites}: no orange, as {why}; the slice with the largest white area is shown."
+    return text
+
+
+def _unlike(study: Study, arm: Arm, site: str) -> str:
+    """Why a case by itself is predicted otherwise than for its score; empty where it is not."""
+    statistics = arm.first.values["statistics"]
+    if statistics == "batch":
+        return "the score is of an answer that depends on the other images of a batch"
+    if statistics == "recalibrated" and site == study.holdout:
+        return "the score is of a model that was calibrated on this hospital's images and not kept"
+    return ""
 
 
 def worst_cases(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -262,10 +289,13 @@ def _photo(study: Study, arm: Arm, images: Images, site: str, row: dict[object, 
         one = pixels[len(pixels) // 2, middle]
         plane = one if one.ndim == 3 else one[:, one.shape[1] // 2]
         return Photo(png(plane), f"Test image {case} of {site}: {words}", f"Case {case}: {words}")
-    found = predict(_model(study, arm, site), pixels)
+    alone = not _unlike(study, arm, site)
+    # where nothing is said to be found, the worst plane is that with the largest marked area
+    found = predict(_model(study, arm, site), pixels) if alone else np.zeros_like(target)
     image, truth, answer = worst_plane(pixels, target, found)
     score = f"{named(study.score)} {number(study.score, float(str(row[study.score])))} %"
-    words = f"Test case {case} of {site}, {score}: outlines of the true and the predicted area"
+    areas = "true and the predicted area" if alone else "true area"
+    words = f"Test case {case} of {site}, {score}: outlines of the {areas}"
     return Photo(outlined(image[middle], truth, answer), words, f"Case {case}: {score}")
 
 

@@ -3,26 +3,22 @@
 from collections.abc import Iterator
 
 from counterpoint.report.page.runs import FEW, Arm, Study, same_cases
-from counterpoint.report.page.words import listed, without_names
+from counterpoint.report.page.summary import others
+from counterpoint.report.page.words import listed, named, without_names
+from counterpoint.report.words import leaks
 from counterpoint.resampling import TOO_FEW
 
 
 def cautions(study: Study) -> list[str]:
     """Sentences, the gravest first."""
-    found = [*_data(study), *_comparison(study), *_size(study), *_models(study)]
+    found = [*_data(study), *_comparison(study), *_size(study), *_means(study), *_models(study)]
     return list(dict.fromkeys(found))
 
 
-def leaks(note: str) -> bool:
-    """Whether a note of the data says that the test is not honest."""
-    return "leaks" in note or "twin of equal content" in note
-
-
 def _data(study: Study) -> Iterator[str]:
-    for run in study.runs:
-        for note in run.values["data_notes"]:
-            if leaks(note):
-                yield f"Leakage: {without_names(note)}."
+    notes = [note for run in study.runs for note in run.values["data_notes"]]
+    yield from (f"Leakage: {without_names(note)}." for note in notes if leaks(note))
+    yield from (f"{without_names(note)}." for note in notes if "twin of equal content" in note)
     protocols = {run.values["protocol"] for run in study.runs}
     if "published" in protocols:
         yield (
@@ -83,7 +79,8 @@ def _size(study: Study) -> Iterator[str]:
             "One random seed only: another seed, which draws other first weights and another order "
             "of the images, could give other numbers. The intervals do not include that."
         )
-    small = {site: study.main.first.patients_of(site).nunique() for site in study.sites}
+    first = study.main.first
+    small = {site: first.patients_of(site, study.score).nunique() for site in study.sites}
     few = [f"{site} ({count})" for site, count in small.items() if count < FEW]
     if few:
         yield (
@@ -92,6 +89,14 @@ def _size(study: Study) -> Iterator[str]:
         )
     if study.values["task"] == "classification" and (rare := _rare(study)):
         yield f"Few test images of some classes, on which macro-F1 leans heavily: {listed(rare)}."
+
+
+def _means(study: Study) -> Iterator[str]:
+    for metric in (study.score, *others(study)):
+        there = study.averaged(metric)
+        if left := [site for site in study.training_sites if site not in there]:
+            how = "which its means leave out" if there else "so there is no mean of it"
+            yield f"{named(metric)} is not defined in every run at {listed(left)}, {how}."
 
 
 def _rare(study: Study) -> list[str]:
@@ -136,8 +141,14 @@ def _models(study: Study) -> Iterator[str]:
             f"{listed(batch)}: normalised by the images that are shown together (batch "
             "statistics), so that a single image's answer depends on its neighbours."
         )
-    common = [arm for arm in study.arms if arm.kind == "common"]
-    averaged = [arm.label for arm in common if arm.first.values["statistics"] == "averaged"]
+    # a network without batch norm has no statistics, whatever the setting says
+    averaged = [
+        arm.label
+        for arm in study.arms
+        if arm.kind == "common"
+        and arm.first.values["statistics"] == "averaged"
+        and arm.first.payloads["name"].str.startswith("statistics.").any()
+    ]
     if averaged and not any(a.first.values["statistics"] == "recalibrated" for a in study.arms):
         yield (
             f"{listed(averaged)}: batch norm's statistics were averaged as well, which alone can "

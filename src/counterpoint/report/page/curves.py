@@ -108,8 +108,13 @@ def training(study: Study) -> Section:
         "compare."
     )
     solid = {t.arm.label for tracks in panels.values() for t in tracks if t.line.dash == "-"}
-    if made := [arm.label for arm in study.arms if arm.label not in solid]:
+    without = [arm for arm in study.arms if arm.label not in solid]
+    noised = [arm.label for arm in without if "privacy" in arm.first.values]
+    if made := [arm.label for arm in without if arm.label not in noised]:
         text += f" {listed(made)}: the model in use is made of a trained one; no solid line."
+    if noised:
+        text += f" {listed(noised)}: under differential privacy the loss in training is not told, "
+        text += "as it would leave the hospital without noise; no solid line."
     return Section("training", "Training curves", [Text(text), figure])
 
 

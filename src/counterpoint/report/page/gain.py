@@ -81,14 +81,15 @@ def _all(study: Study) -> Table:
     metric = study.score
     head = ["Method", *study.sites, "Mean", "Worst hospital", "Seeds"]
     rows: list[list[str | Cell]] = []
+    there = study.averaged(metric)
     for kind, title in KINDS.items():
         arms = [arm for arm in study.arms if arm.kind == kind]
         rows += [[title]] if arms else []
         for arm in arms:
             cells: list[str | Cell] = [arm.label]
             cells += [score_cell(arm.score(site, metric), metric) for site in study.sites]
-            cells.append(number(metric, arm.mean(metric)))
-            cells.append(number(metric, arm.worst(metric, study.training_sites)))
+            cells.append(number(metric, arm.mean(metric, there)))
+            cells.append(number(metric, arm.worst(metric, there)))
             rows.append([*cells, str(len(arm.runs))])
     caption = f"All methods: test {named(metric)} in {unit_of(metric)}, with 95 % intervals"
     return Table(caption, head, rows)

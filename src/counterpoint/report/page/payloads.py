@@ -14,12 +14,33 @@ SHARED = {
     "except-normalisation": "all weights but those of normalisation layers",
     "backbone": "the weights of all layers but the last",
     "head": "the weights of the last layer only",
-    "pfa": "amplitudes of the low frequencies of the weights (their phases stay at the hospital), "
-    "and small parameters such as biases as they are",
-    "normalised": "the way that all weights went in a round, divided by the steps taken",
-    "none": "nothing",
+    "normalised": "the way that all weights went in a round, divided by the steps taken, and their "
+    "number",
 }
-"""What each aggregation lets leave."""
+"""What each aggregation lets leave, but for ``pfa``."""
+
+BAND = {
+    "local": "amplitudes of the low frequencies of the weights (their phases and all high "
+    "frequencies stay at the hospital)",
+    "mean": "amplitudes and phases of the low frequencies of the weights (the high ones stay at "
+    "the hospital)",
+    "complex": "the low frequencies of the weights as complex numbers, which is amplitudes and "
+    "phases (the high ones stay at the hospital)",
+}
+"""What ``pfa`` lets leave, by its phase."""
+
+BESIDE = {
+    "statistics.": "means and variances of the features that normalisation layers see",
+    "harmonise.amplitude": "the mean amplitude of the hospital's images, which is computed from "
+    "the images themselves",
+    "local.counts": "how many training images (of segmentation: pixels) it has of each class",
+    "local.prototypes": "the mean feature of each class, which is computed from its images",
+    "local.present": "which classes it has",
+    "local.control.": "by how much the direction of its training has changed",
+    "harmonise.": "what its input layer has learnt from its images",
+    "local.": "what its local update adds (names that begin with “local.”)",
+}
+"""What else leaves, by how its name begins; the first that fits."""
 
 
 def payloads(study: Study) -> Section:
@@ -29,18 +50,17 @@ def payloads(study: Study) -> Section:
     blocks: list[Block] = [
         Text(
             "Every array that crossed between a hospital and the server was written down as it "
-            "crossed; this is the whole list. No image, no label of an image and no file name is "
-            "among it. Weights are not images, but they are made from them: without encryption or "
-            "noise, nothing here keeps a server from studying them."
+            "crossed; this is the whole list, beside which scores and numbers of images are told. "
+            "No image, no label of a single image and no file name is among it. But what crossed "
+            "is made from images and labels: without encryption or noise, nothing here keeps a "
+            "server from studying it."
         )
     ]
     blocks += [Text(_privacy(arm)) for arm in study.arms if "privacy" in arm.first.values]
     blocks += [Text(_encryption(arm)) for arm in study.arms if "encryption" in arm.first.values]
     if sharing:
         blocks.append(_totals(sharing))
-    for arm in sharing:
-        about = SHARED.get(arm.first.settings["aggregation.kind"], "see the list")
-        blocks.append(Details(f"{arm.label}: {about}", [*_arm(arm)]))
+    blocks += [Details(f"{arm.label}: {sent(arm)}", [*_arm(arm)]) for arm in sharing]
     notes = [
         f"{arm.label}: all images were brought to one place; that is no federation."
         if arm.kind == "pooled"
@@ -48,6 +68,20 @@ def payloads(study: Study) -> Section:
         for arm in silent
     ]
     return Section("payloads", "What left each hospital", [*blocks, Items(notes)])
+
+
+def sent(arm: Arm) -> str:
+    """What an arm's hospitals let leave, in words: going by its settings and what crossed."""
+    settings, table = arm.first.settings, arm.first.payloads
+    kind = settings["aggregation.kind"]
+    about = SHARED.get(kind, "see the list")
+    if kind == "pfa":
+        about = f"{BAND[settings['aggregation.phase']]}, and biases and the like as they are"
+    found = {
+        next((start for start in BESIDE if name.startswith(start)), "")
+        for name in table.loc[table["direction"] == "up", "name"]
+    }
+    return "; ".join([about, *(words for start, words in BESIDE.items() if start in found)])
 
 
 def _privacy(arm: Arm) -> str:

@@ -23,7 +23,7 @@ from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 DRAWS = 1000
 FEW = 30
-"""Of fewer test cases at a hospital the reader is told."""
+"""Of fewer test patients at a hospital, or images of unknown ones, the reader is told."""
 Kind = Literal["local", "common", "personal", "pooled"]
 KINDS: dict[Kind, str] = {
     "local": "Alone: every hospital trains on its own images only",
@@ -41,7 +41,8 @@ class Estimate:
     low: float = float("nan")
     high: float = float("nan")
     patients: int = 0
-    """That a difference rests on; where it was not noted whose they are, test cases."""
+    """That a difference rests on, with a score each; where it was not noted whose they are, test
+    cases."""
 
     @property
     def few(self) -> bool:
@@ -110,9 +111,14 @@ class Run:
         """A site's test cases, in their order."""
         return self._by_site[site]
 
-    def patients_of(self, site: str) -> "pd.Series[str]":
-        """Whose each test case of a site is; where it was not noted, each is a patient's own."""
+    def patients_of(self, site: str, metric: str = "") -> "pd.Series[str]":
+        """Whose each test case of a site is; where it was not noted, each is a patient's own.
+
+        Of a score that cases have each for itself, those only in which it is defined.
+        """
         cases = self.cases_of(site)
+        if metric in cases:
+            cases = cases[cases[metric].notna()]
         if "group" in cases:
             return cases["group"].astype(str)
         return f"{self.seed}:" + cases["case"].astype(str)
@@ -160,16 +166,15 @@ class Arm:
             return Estimate(sum(found) / len(found))
         return Estimate(sum(found) / len(found), *ends)
 
-    def mean(self, metric: str) -> float:
-        """Mean over the training sites and the seeds."""
-        values = [run.values["mean"][metric] for run in self.runs]
-        return float("nan") if None in values else sum(values) / len(values)
+    def mean(self, metric: str, sites: Sequence[str]) -> float:
+        """Mean over some sites and the seeds; NaN where there are none."""
+        tests = [run.values["test"][site][metric] for run in self.runs for site in sites]
+        return sum(tests) / len(tests) if tests else math.nan
 
     def worst(self, metric: str, sites: Sequence[str]) -> float:
         """Score of the site that fares worst in a run, mean over the seeds."""
         tests = [[run.values["test"][site][metric] for site in sites] for run in self.runs]
-        worst = [min((x for x in of if x is not None), default=math.nan) for of in tests]
-        return sum(worst) / len(worst)
+        return sum(min(of, default=math.nan) for of in tests) / len(tests)
 
 
 def all_patients(runs: Iterable[Run], site: str) -> tuple[str, ...]:
@@ -192,7 +197,7 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
         return Estimate(mean)
     among = all_patients([run for pair in pairs for run in pair], site)
     drawn = [[run.drawn_scores(site, metric, among) for run in pair] for pair in pairs]
-    patients = min(run.patients_of(site).nunique() for run, _ in pairs)
+    patients = min(run.patients_of(site, metric).nunique() for pair in pairs for run in pair)
     ends = interval(drawn_runs([one - two for one, two in drawn]))
     return Estimate(mean, *ends, patients=patients)
 
@@ -257,6 +262,14 @@ class Study:
     def training_sites(self) -> list[str]:
         """The sites that trained."""
         return [site for site in self.sites if site != self.holdout]
+
+    def averaged(self, metric: str) -> list[str]:
+        """The sites that trained and have a score in every run: means are over the same sites."""
+        return [
+            site
+            for site in self.training_sites
+            if all(run.values["test"][site][metric] is not None for run in self.runs)
+        ]
 
     @property
     def classes(self) -> list[str]:

@@ -86,6 +86,7 @@ def _figure(study: Study, panels: dict[str, list[Spectrum]]) -> Block:
         return Table(f"{title}: mean log10 amplitude", ["Frequency", *samples], rows)
 
     samples = [one.label for one in next(iter(panels.values()))]
-    legend = [Entry(f"site-{number}", site, number) for number, site in enumerate(samples)]
+    # colours begin where those of `pen` do
+    legend = [Entry(f"site-{number}", site, number + 1) for number, site in enumerate(samples)]
 
     return pictures("spectra", panels, draw_spectra, marks, words, table, legend=legend)

@@ -145,9 +145,10 @@ def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
     )
     if gain and not gain.untested:
         text += f" (95 % interval {points_between(metric, gain)})"
-    cases = len(joined.first.cases_of(site))
-    if cases < FEW:
-        text += f"; judged on only {counted(cases, 'test case')}"
+    tested = joined.first.patients_of(site, metric).nunique()
+    if tested < FEW:
+        who = "test patient" if joined.first.result.patients_known else "test case"
+        text += f"; judged on only {counted(tested, who)}"
     return f"{text}."
 
 
@@ -185,10 +186,11 @@ def _table(study: Study) -> Table:
     )
     if local and joined:
         head += [f"Gain with {joined.label}"]
-    else:
-        head += [
-            named(m) if unit_of(m) == "%" else f"{named(m)} {unit_of(m)}" for m in others(study)
-        ]
+    whose = "" if len(study.arms) == 1 else f"{arms[0].label}: "
+    head += [
+        f"{whose}{named(m)}" + ("" if unit_of(m) == "%" else f" {unit_of(m)}")
+        for m in others(study)
+    ]
     rows: list[list[str | Cell]] = []
     for site in study.sites:
         name = f"{site} (did not train)" if site == study.holdout else site
@@ -196,18 +198,16 @@ def _table(study: Study) -> Table:
         cells += [score_cell(arm.score(site, metric), metric) for arm in arms]
         if local and joined:
             cells.append(gain_cell(difference(joined, local, site, metric), metric))
-        else:
-            cells += [score_cell(arms[0].score(site, other), other) for other in others(study)]
+        cells += [score_cell(arms[0].score(site, other), other) for other in others(study)]
         rows.append(cells)
-    of = "Mean of those that trained" if study.holdout else "Mean"
-    mean: list[str | Cell] = [of, *(number(metric, arm.mean(metric)) for arm in arms)]
+    of, there = "Mean of those that trained" if study.holdout else "Mean", study.averaged(metric)
+    mean: list[str | Cell] = [of, *(number(metric, arm.mean(metric, there)) for arm in arms)]
     if local and joined:
-        gains = [difference(joined, local, site, metric) for site in study.training_sites]
+        gains = [difference(joined, local, site, metric) for site in there]
         known = [gain.value for gain in gains if gain]
-        whole = len(known) == len(gains)  # else it would be another mean than those beside it
+        whole = known and len(known) == len(gains)  # else another mean than those beside it
         mean.append(points(metric, sum(known) / len(known)) if whole else "-")
-    else:
-        mean += [number(other, arms[0].mean(other)) for other in others(study)]
+    mean += [number(other, arms[0].mean(other, study.averaged(other))) for other in others(study)]
     caption = (
         f"Test {named(metric) if len(arms) > 1 else 'scores'} in {unit_of(metric)}, with 95 % "
         "intervals; "
@@ -217,7 +217,9 @@ def _table(study: Study) -> Table:
 
 
 def others(study: Study) -> list[str]:
-    """A task's other scores that a first table has room for."""
+    """A task's other scores that the first table has room for: none beside a gain."""
+    if study.local and study.joined:
+        return []
     wanted = ("accuracy", "auc", "dice_with_background", "sensitivity", "hd95")
     return [name for name in wanted if name in study.values["metrics"]][:3]
 
@@ -238,6 +240,20 @@ def gain_cell(gain: Estimate | None, metric: str) -> Cell:
     return Cell(text, points_between(metric, gain), tone)  # type: ignore[arg-type]
 
 
+def judged(study: Study) -> int:
+    """How many differences to training alone the page could call clear, whoever's they are."""
+    local = study.local
+    if not (local and study.joined):
+        return 0
+    found = [
+        difference(arm, local, site, study.score)
+        for arm in study.arms
+        if arm is not local
+        for site in study.sites
+    ]
+    return sum(not (gain.untested or gain.few) for gain in found if gain)
+
+
 def _chosen(study: Study) -> Details:
     several = max(len(arm.runs) for arm in study.arms) > 1
     sentences = [
@@ -251,10 +267,9 @@ def _chosen(study: Study) -> Details:
         "again with replacement."
         + (" Where several seeds were run, seeds are drawn as well." if several else ""),
     ]
-    joining = [arm for arm in study.arms if arm.kind in ("common", "personal")]
-    if (count := len(joining) * len(study.sites)) > 1 and study.local:
+    if (count := judged(study)) > 1:
         sentences.append(
-            f"There are {count} differences to training alone on this page, each judged by itself: "
+            f"{count} differences to training alone are judged on this page, each by itself: "
             f"if none were real, about {count / 20:.1f} of them would be called clear all the same."
         )
     if len(study.runs) == 1:
