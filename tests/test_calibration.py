@@ -1,13 +1,16 @@
 """How many sites train side by side."""
 
 import threading
+import warnings
 from pathlib import Path
 
+import loky
 import pytest
 import torch
 
 from counterpoint import api, calibration, crew
 from counterpoint.calibration import choose_workers
+from counterpoint.cores import cores
 from counterpoint.crew import Event, Report, share_cores
 from counterpoint.memory import available, resident
 from counterpoint.settings import make_settings
@@ -78,8 +81,22 @@ def test_a_short_run_is_not_worth_the_start_of_processes(takes):
     ],
 )
 def test_the_sites_share_two_cores(monkeypatch, images, asked, given):
-    monkeypatch.setattr(crew, "cores", lambda: 2)
+    monkeypatch.setattr(crew, "physical_cores", lambda: 2)
     assert share_cores(images, *asked, torch.device("cpu")) == given
+
+
+def test_a_core_that_takes_two_threads_is_one_to_compute_on(monkeypatch):
+    def counted(only_physical_cores=False):
+        if only_physical_cores:
+            warnings.warn("could not find the number of physical cores", stacklevel=2)
+        return 4 if only_physical_cores else 8
+
+    monkeypatch.setattr(loky, "cpu_count", counted)
+    with warnings.catch_warnings(action="error"):
+        assert share_cores([50] * 4, None, None, torch.device("cpu")) == (4, 1)
+        assert share_cores([50], None, None, torch.device("cpu")) == (1, 4)
+    most = crew.MOST_THREADS * cores()
+    assert share_cores([50], None, most, torch.device("cpu")) == (1, most)  # if asked for
 
 
 def test_workers_asked_for_are_cut_to_the_cores(monkeypatch, tmp_path):
@@ -123,7 +140,7 @@ def test_models_work_at_once():
 @pytest.mark.parametrize(("name", "workers"), [("mps", 1), ("cuda:1", 1), ("xpu", 1), ("cuda", 3)])
 def test_workers_of_devices_beside_the_cpu(monkeypatch, name, workers):
     """One a GPU that can be told apart; side by side on one they only take each other's memory."""
-    monkeypatch.setattr(crew, "cores", lambda: 64)
+    monkeypatch.setattr(crew, "physical_cores", lambda: 64)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert share_cores([50] * 4, None, None, torch.device(name)) == (workers, 16)
 

@@ -20,9 +20,11 @@ from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.answer import good_intervals
 from counterpoint.remote.audit import read_record
 from counterpoint.remote.memory import Memory
+from counterpoint.remote.plan import plan_without_data
 from counterpoint.remote.policy import Policy
 from counterpoint.remote.rehearsal import Rehearsal, plan_of, rehearse
 from counterpoint.remote.server_file import read_server_file
+from counterpoint.remote.site_file import SiteFile
 from counterpoint.server import WeightedMean
 from counterpoint.tasks import make_task
 from tests.lies import of_another_site, spoilt, without_one
@@ -842,3 +844,12 @@ def test_the_servers_own_file_is_read_strictly(tmp_path):
         file.write_text(text)
         with pytest.raises(SettingsError, match=says):
             read_server_file(file)
+
+
+def test_a_site_uses_its_cores(monkeypatch, tmp_path):
+    """Its own word comes first, then the run's; a site is not left with one thread of many."""
+    monkeypatch.setattr("counterpoint.remote.site_file.physical_cores", lambda: 16)
+    for asked, own, used in ((None, None, 16), (2, None, 2), (None, 3, 3), (2, 3, 3)):
+        options = {} if asked is None else {"threads": asked}
+        plan = plan_without_data("run", "fedavg", "any", ["a", "b"], ["c", "d"], options)
+        assert SiteFile(storage=tmp_path, threads=own).threads_for(plan) == used

@@ -21,7 +21,7 @@ from loky.backend import get_context
 from loky.process_executor import BrokenProcessPool
 
 from counterpoint.client import Client
-from counterpoint.cores import cores
+from counterpoint.cores import cores, physical_cores
 from counterpoint.errors import SettingsError, TrainingError, first_line
 from counterpoint.processor import settle, settled
 from counterpoint.settings import Settings
@@ -100,11 +100,11 @@ def share_cores(
     >>> share_cores([50, 50, 50, 50], workers=9, threads=1, device=torch.device("cpu"))
     (4, 1)
     """
-    there = cores()
-    if threads and threads > MOST_THREADS * there:
+    there = physical_cores()
+    if threads and threads > MOST_THREADS * cores():
         raise SettingsError(
-            f"{threads} threads on {there} cores; --threads are those of one worker, at most "
-            f"{MOST_THREADS * there} here, and best as many as there are cores"
+            f"{threads} threads on {cores()} cores; --threads are those of one worker, at most "
+            f"{MOST_THREADS * cores()} here, and best as many as there are physical cores"
         )
     if threads is None:
         threads = threads_of_one(images, there)

@@ -53,7 +53,7 @@ def rehearse(
     if (out / job.name).exists():
         raise SettingsError(f"{out / job.name} is there already and is left as it is; choose --out")
     place = lay_out(folder.absolute())
-    with processes() as ours:
+    with processes(sites=len(kits(place)) - 1) as ours:
         for kit in kits(place):
             ours.start(kit)
         wait_for_sites(place, ours, patience)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from counterpoint.cores import physical_cores
 from counterpoint.errors import StateError
 
 MARK = "COUNTERPOINT_STARTED_BY"
@@ -25,8 +26,9 @@ LOG = "output.txt"
 
 @dataclass
 class Processes:
-    """Processes by the folders that they were started in."""
+    """Processes by the folders that they were started in; ``sites`` of them share the cores."""
 
+    sites: int = 1
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: dict[Path, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
@@ -41,6 +43,7 @@ class Processes:
             **os.environ,
             "PATH": os.pathsep.join([there, os.environ.get("PATH", "")]),
             "PYTHONPATH": os.pathsep.join(one for one in sys.path if one),
+            "LOKY_MAX_CPU_COUNT": str(max(1, physical_cores() // self.sites)),
             MARK: self.mark,
         }
         with open(log, "ab") as output:
@@ -96,9 +99,9 @@ class Processes:
 
 
 @contextlib.contextmanager
-def processes() -> Iterator[Processes]:
+def processes(sites: int = 1) -> Iterator[Processes]:
     """Processes that are all ended after the block, however it is left."""
-    ours = Processes()
+    ours = Processes(sites)
     try:
         yield ours
     finally:

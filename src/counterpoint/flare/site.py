@@ -51,7 +51,7 @@ class Site(Executor):  # type: ignore[misc]
             if client not in plan.sites:
                 raise SettingsError(f"the run '{run}' has no client '{client}'")
             site = plan.sites[client]
-            settle(own.threads or plan.settings.machine.threads or 1)
+            settle(own.threads_for(plan))
             self.desks[run] = Desk(
                 plan,
                 site,

@@ -126,7 +126,7 @@ class Site:
         if self.client not in plan.sites:
             raise SettingsError(f"the run '{plan.name}' has no client '{self.client}'")
         name = plan.sites[self.client]
-        settle(self.own.threads or plan.settings.machine.threads or 1)
+        settle(self.own.threads_for(plan))
         return Desk(
             plan,
             name,

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
+from counterpoint.cores import physical_cores
 from counterpoint.data.site import SiteData
 from counterpoint.errors import SettingsError
 from counterpoint.files import write_bytes, write_text
@@ -31,7 +32,7 @@ storage: counterpoint
 # protocol: grouped
 
 {key}# device: cuda
-# threads: 4
+# threads: 4                     # as many as there are cores, if not said here or by the run
 
 # What may leave, whatever the server asks; remove the marks to use it.
 # policy:
@@ -65,7 +66,7 @@ class SiteFile:
         train_limit: most training images.
         skip_bad: leave unreadable images out.
         device: to compute on; the run's where left out.
-        threads: of PyTorch; the run's where left out.
+        threads: of PyTorch; the run's where left out, and if it says none, one a core.
         key: file with the encryption key of all sites, for runs that encrypt.
         secret: file with what marks of the data are made with; in ``storage`` where left out.
         imports: beginnings of names (``my_package.``) that a run may import here.
@@ -86,6 +87,10 @@ class SiteFile:
     secret: Path | None = None
     imports: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy)
+
+    def threads_for(self, plan: Plan) -> int:
+        """Threads that a run may use here."""
+        return self.threads or plan.settings.machine.threads or physical_cores()
 
     def bring(self, plan: Plan, site: str) -> tuple[SiteData, str]:
         """Read and decode the site's data; gives them and their fingerprint."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from counterpoint.cores import cores
+from counterpoint.cores import physical_cores
 from counterpoint.errors import SettingsError
 from counterpoint.results import Result
 from counterpoint.settings import Machine, full_names, to_yaml
@@ -102,7 +102,7 @@ def compare(
             for sentence in study.fits():
                 report(None, {"note": sentence})
             report(None, {"runs": len(runs)})
-        jobs, machine = share_cores(len(runs), jobs, machine, cores())
+        jobs, machine = share_cores(len(runs), jobs, machine, physical_cores())
         run_missing(study, runs, jobs, machine, report)
         found = find(study, metric, baseline)
         write(found)
