@@ -39,9 +39,11 @@ from counterpoint.encryption.key import (
 )
 from counterpoint.encryption.sealed import MAGIC, Head, pack, unpack
 from counterpoint.errors import EncryptionError, PayloadError, SettingsError, StateError
+from counterpoint.files import read_tensors
 from counterpoint.payload import from_bytes, to_bytes
 from counterpoint.remote import Message
 from counterpoint.remote.audit import read_record
+from counterpoint.remote.desk import digest
 from counterpoint.remote.policy import Policy
 from counterpoint.server import WeightedMean
 from counterpoint.settings import make_settings
@@ -364,6 +366,25 @@ def test_no_model_leaves_even_if_the_server_asks(engine):
         assert "no model does" in reply.says["reason"]
 
 
+def test_no_mark_tells_the_server_whether_a_guess_at_the_model_is_right(engine):
+    marks = []
+
+    def change(site, message, reply):
+        answer = reply()
+        if answer.kind == "test":
+            marks.append(answer.says["model"])
+        return answer
+
+    engine.change = change
+    engine.run()
+    (file,) = (engine.folder / "west" / "run" / "models").rglob("*.safetensors")
+    assert len(marks) == 2
+    assert len(set(marks)) == 1
+    assert None not in marks
+    assert digest(read_tensors(file)) not in marks
+    assert engine.desk("west").lock.sites == 2  # as many as may be in a sum
+
+
 def test_sites_with_two_keys_do_not_begin(engine):
     other = make_key()
     engine.keys["west"] = write_key(engine.folder / "other", other)
@@ -459,6 +480,13 @@ def test_a_run_on_one_machine_encrypts_by_the_same_code(small, tmp_path, quick):
     code, *_ = call("report", tmp_path / "encrypted", "--out", tmp_path / "page.html")
     assert code == 0
     assert "what crossed was encrypted" in (tmp_path / "page.html").read_text()
+
+
+def test_a_run_on_one_machine_with_a_sum_of_one_is_refused(tmp_path):
+    settings = SETTINGS | {"encrypt": True, "participation": 0.25}
+    with pytest.raises(SettingsError, match="2 sites or more"):
+        run("fedavg", "phantom", out=tmp_path / "run", settings=settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_on_one_machine_goes_on_with_its_key(small, tmp_path, quick, monkeypatch):  # noqa: F811

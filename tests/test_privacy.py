@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +16,14 @@ from scipy.integrate import quad
 from scipy.stats import norm as normal
 from torch import Tensor, nn
 
-from counterpoint import resume, run
+from counterpoint import load, resume, run
+from counterpoint.client import Client, ClientData
+from counterpoint.data.batches import split_into_batches
 from counterpoint.errors import SettingsError, TrainingError
 from counterpoint.files import read_tensors
 from counterpoint.first import first_weights
-from counterpoint.local import Training
-from counterpoint.privacy import PayloadNoise, RecordNoise
+from counterpoint.local import LOCAL_UPDATES, DeputyTransfer, Training
+from counterpoint.privacy import PayloadNoise, RecordNoise, epsilon_of_run
 from counterpoint.privacy.account import account
 from counterpoint.privacy.gaussian import (
     clipped,
@@ -33,13 +36,15 @@ from counterpoint.privacy.gaussian import (
 )
 from counterpoint.privacy.payloads import known_to_all, protect, units_of
 from counterpoint.privacy.records import (
+    NOISED,
     Chance,
     NoisedGradient,
+    clipped_sum,
     epsilon_of_steps,
     image_by_image,
     require_images_apart,
 )
-from counterpoint.remote.plan import plan_without_data
+from counterpoint.remote.plan import Plan, plan_without_data
 from counterpoint.report.page import write_report
 from counterpoint.settings import make_settings
 from counterpoint.spectrum import low_frequencies
@@ -337,6 +342,57 @@ def test_personal_models_without_noise_are_named(method: str, bare: bool) -> Non
     assert any("trained without noise" in words for words in found["not_covered"]) is bare
 
 
+def test_epsilon_of_payloads_by_hand_for_other_numbers() -> None:
+    settings = {"privacy": "payload", "noise": 4.0, "clip": 3.0, "delta": 1e-6}
+    chosen = make_settings("fedavg", "phantom", settings).method
+    rows = [(1, site, "up") for site in "ABCDE"] + [(2, "A", "up")]
+    payloads = pd.DataFrame(rows, columns=["round", "site", "direction"])
+    found = account(chosen, {}, {"A": [1, 2], "B": [1]}, payloads)
+    assert found
+    # 2 clip apart, in noise of 4 clip; in a mean of five there are the other four's noises
+    assert found["epsilon"] == {
+        "A": round(epsilon_of([0.5, 0.5], 1e-6), 4),
+        "B": round(epsilon_of([0.5], 1e-6), 4),
+    }
+    assert found["epsilon_of_means"] == {"A": None, "B": round(epsilon_of([0.25], 1e-6), 4)}
+
+
+@pytest.mark.usefixtures("opacus")
+def test_epsilon_of_records_by_hand_for_other_numbers() -> None:
+    settings = {"privacy": "records", "statistics": "group", "noise": 2.0, "clip": 3.0}
+    settings |= {"delta": 1e-4, "local_epochs": 3, "batch_size": 8}
+    chosen = make_settings("fedavg", "phantom", settings).method
+    payloads = pd.DataFrame([], columns=["round", "site", "direction"])
+    found = account(chosen, {"A": 25}, {"A": [1, 2]}, payloads)
+    assert found
+    # 25 images in batches of 8: three steps an epoch, as the last image goes with others
+    an_epoch = len(split_into_batches(25, 8))
+    assert found["steps"] == {"A": 6 * an_epoch}
+    wanted = epsilon_of_steps(2.0, 1 / an_epoch, 6 * an_epoch, 1e-4)
+    assert found["epsilon"] == {"A": round(wanted, 4)}
+    assert epsilon_of_run(chosen, 25, 2, 1e-4) == wanted
+    assert epsilon_of_run(chosen, 25, 2, 1e-6) > wanted
+
+
+def test_what_is_shared_is_what_is_noised() -> None:
+    for kind, models in NOISED.items():
+        assert LOCAL_UPDATES[kind].shared in models
+
+
+def test_noise_differs_by_site_round_and_seed() -> None:
+    drawn = set()
+    for seed in (1, 2):
+        settings = {**QUICK, "privacy": "payload", "privacy.seeded": True}
+        method = make_settings("fedavg", "phantom", settings).method
+        task = make_task("classification", ("a", "b"))
+        client = Client(method, task, (3, 32, 32), seed, torch.device("cpu"))
+        for name in "AB":
+            client.data = ClientData(name, ())
+            drawn |= {client.source(round)(8) for round in (1, 2)}
+            assert client.source(1)(8) == client.source(1)(8)
+    assert len(drawn) == 8
+
+
 # Single images.
 
 
@@ -429,6 +485,95 @@ def test_the_noise_of_a_step_is_what_was_asked_for() -> None:
     noise = torch.cat([(a.grad - b.grad).flatten() for a, b in pairs])
     assert noise.std().item() == pytest.approx(3 * 0.5 / 4, rel=0.15)
     assert abs(noise.mean().item()) < 5 * 3 * 0.5 / 4 / math.sqrt(len(noise))
+
+
+@pytest.mark.usefixtures("opacus")
+def test_a_batch_has_nothing_of_the_one_before() -> None:
+    torch.manual_seed(1)
+    model, images = Small(), torch.randn(4, 3, 8, 8)
+    apart = []
+    for batches in ([images[:2], images[2:]], [images[2:]]):
+        gradient = NoisedGradient(model, RecordNoise(noise=0.0), Chance(2, 1, seeded(3)))
+        with gradient:
+            for batch in batches:
+                gradient.take(model(batch).square().mean(), complete=True)
+        apart.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert apart[0]
+    assert all(torch.equal(one, other) for one, other in zip(*apart, strict=True))
+
+
+def test_one_image_without_a_norm_does_not_undo_the_others() -> None:
+    for odd in (math.inf, -math.inf, math.nan):
+        gradients = {"w": torch.tensor([[odd, 0.0], [0.0, 0.5]]), "b": torch.tensor([1.0, 2.0])}
+        found = clipped_sum(gradients, 10.0)
+        assert found["w"].tolist() == [0.0, 0.5]
+        assert found["b"].item() == 2.0
+
+
+@pytest.mark.parametrize("distillation", ["kl", "mse"])
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_two_models_learn_nothing_from_a_batch_without_images(distillation, kind) -> None:  # type: ignore[no-untyped-def]
+    task = make_task(kind, ("a", "b", "c"))
+    task = task.with_loss(image_by_image(task.loss))
+    shape = (0, 3) if kind == "classification" else (0, 3, 4, 4)
+    outputs = {role: torch.zeros(shape, requires_grad=True) for role in DeputyTransfer.roles}
+    target = torch.zeros((0, *shape[2:]), dtype=torch.long)
+    update = DeputyTransfer(distillation=distillation)
+    for role, loss_of in update.losses(task, "exchange", outputs, target).items():
+        loss = loss_of(outputs[role])
+        assert loss.item() == 0
+        loss.backward()
+
+
+SIZES: list[int] = []
+
+
+class Counting(Small):
+    """Notes how many images come at a time in training."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            SIZES.append(len(images))
+        return super().forward(images)
+
+
+@pytest.mark.usefixtures("quick", "opacus")
+def test_batches_of_a_run_come_by_chance(tmp_path: Path) -> None:
+    settings = QUICK | {"privacy": "records", "model": "tests.test_privacy:Counting"}
+    SIZES.clear()
+    run("fedavg", "phantom", out=tmp_path / "run", **settings, **{"privacy.seeded": True})
+    assert len(set(SIZES[-16:])) > 3  # cut from 16 shuffled images, all would be of 8
+
+
+@pytest.mark.usefixtures("quick", "opacus")
+def test_what_is_clipped_to_nothing_moves_nothing(tmp_path: Path) -> None:
+    settings = QUICK | {"privacy": "records", "model": "tests.test_privacy:Counting", "rounds": 1}
+    settings |= {"clip": 1e-9, "noise": 0.0, "weight_decay": 0.0}
+    result = run("fedavg", "phantom", out=tmp_path / "run", **settings)
+    method = make_settings("fedavg", "phantom", settings).method
+    task = make_task("classification", load("phantom").classes)
+    first = first_weights(method, task, (3, 32, 32), int(result.results["seed"]))
+    (file,) = (result.path / "state").glob("mean-00001.safetensors")
+    mean = read_tensors(file)
+    assert mean
+    for name, tensor in mean.items():
+        assert torch.allclose(tensor, first[name], atol=1e-6), name
+
+
+def test_slices_in_three_images_are_refused_wherever_that_is_said(tmp_path: Path) -> None:
+    """The data set may say so, or a federation, or a plan; not only the option."""
+    settings = {**QUICK, "privacy": "records", "statistics": "group"}
+    del settings["train_limit"]
+    federation = load("phantom")
+    deep = replace(federation, form=replace(federation.form, neighbours=True))
+    with pytest.raises(SettingsError, match="in three images"):
+        run("fedavg", deep, out=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+    plan = plan_without_data("run", "fedavg", "any", ["a", "b"], ["c", "d"], settings)
+    values = plan.as_dict()
+    values["form"]["neighbours"] = True
+    with pytest.raises(SettingsError, match="in three images"):
+        Plan.from_dict(values, ("tests.",))
 
 
 def test_every_image_comes_by_chance_and_by_itself() -> None:
@@ -541,7 +686,7 @@ def test_how_many_images_were_drawn_stays_at_the_site(
         ("fedavg", {"privacy": "records", "loss": "balanced"}, "loss 'balanced'"),
         ("fedavg", {"privacy": "records", "precision": "bfloat16"}, "float32"),
         ("fedavg", {"privacy": "records", "machine.compile": True}, "compile"),
-        ("fedavg", {"privacy": "records", "neighbours": True}, "leave out --neighbours"),
+        ("fedavg", {"privacy": "records", "neighbours": True}, "use --no-neighbours"),
         ("fedavg", {"privacy": "some"}, "unknown privacy 'some'"),
         ("fedavg", {"privacy": "payload", "clip": 0.0}, "privacy.clip"),
         ("fedavg", {"clip": 1.0}, "unknown setting 'clip'"),

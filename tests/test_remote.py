@@ -710,6 +710,48 @@ def test_with_noise_a_round_is_answered_once(small, tmp_path, quick):
     assert "is damaged or missing" in desk.answer(other).says["reason"]
 
 
+def test_with_noise_the_last_scores_are_told_once(small, tmp_path, quick):
+    """Fine-tuned after the last merge, they are of noise that would be drawn anew."""
+    engine = Loopback(tmp_path, "finetune", small, **NOISED | {"finetune_epochs": 1})
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run()
+    assert not warnings(engine)
+    *_, last = [m for site, m in asked if site == "west" and m.kind == "visit"]
+    assert last.says["round"] == 3
+    desk = engine.desk("west")
+    assert desk.answer(last).packed() == desk.answer(last).packed()
+    assert desk.answer(last).kind == "visit"
+    other = Message("visit", last.says | {"x": 1}, last.tensors)
+    assert "has been answered, with noise" in desk.answer(other).says["reason"]
+
+
+def test_an_answer_that_was_kept_and_not_noted_is_worked_again(small, tmp_path, quick, monkeypatch):
+    """Killed between the two: it has not left, and is noted when it does."""
+    engine = Loopback(tmp_path, "fedavg", small, **NOISED)
+    remember, killed, asked = Memory.remember, [], []
+
+    def dying(memory, *given):
+        if "west" in str(memory.place) and not killed:
+            killed.append(memory)
+            raise StateError("killed")
+        return remember(memory, *given)
+
+    monkeypatch.setattr(Memory, "remember", dying)
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    with pytest.raises(StateError, match="1 of 2 sites"):
+        engine.run()
+    engine.desks.clear()
+    desk = engine.desk("west")
+    message = next(m for site, m in asked if site == "west" and m.kind == "visit")
+    assert killed
+    assert desk.memory.trained == []
+    assert desk.answer(message).kind == "visit"
+    assert desk.memory.trained == [1]
+    other = Message("visit", message.says | {"x": 1}, message.tensors)
+    assert "has been answered" in desk.answer(other).says["reason"]
+
+
 def test_options_of_networks_that_fetch_nothing_are_taken(small, tmp_path):
     values = Loopback(tmp_path, "fedavg", small, model="slim-vgg16").plan.as_dict()
     for model, options in {
@@ -739,7 +781,7 @@ def test_an_answer_that_could_not_be_kept_is_worked_again(small, tmp_path, quick
     engine.desks.clear()
     engine.run()
     assert full
-    assert len(engine.desk("west").memory.trained) == 2
+    assert engine.desk("west").memory.trained == [1, 2, 3]
 
 
 def test_rounds_before_an_upgrade_count(engine):
@@ -749,7 +791,7 @@ def test_rounds_before_an_upgrade_count(engine):
     file = desk.folder.state / "register.json"
     register = json.loads(file.read_text())
     file.write_text(json.dumps(register | {"worked": len(register.pop("trained"))}))
-    assert desk.memory.trained == [1, 2, 3]
+    assert desk.memory.trained == [1, 2, 3, 4]
 
 
 def test_a_damaged_secret_marks_nothing(engine):
@@ -793,13 +835,23 @@ def test_an_order_for_another_place_is_refused(engine):
         ({}, {"privacy.seeded": True}, "could be taken off again"),
         ({"privacy": "records"}, {}, "asks for privacy 'records'"),
         ({"min_noise": 2.0}, {}, "asks for a noise of 2 or more"),
+        ({"max_epsilon": 15.45}, {}, "to cost epsilon 15.45 at delta 1e-05"),  # it is 15.456
+        ({"max_epsilon": 15.46, "delta": 1e-6}, {}, "to cost epsilon 15.46 at delta 1e-06"),
+        ({"max_epsilon": 1e6}, {"noise": 0.0}, "to cost epsilon 1e+06"),
     ],
 )
 def test_a_site_has_a_word_on_noise(small, tmp_path, quick, policy, settings, says):
     engine = Loopback(tmp_path, "fedavg", small, **NOISED | settings)
     engine.policies["west"] = Policy(**policy)
     assert says in engine.desk("west").answer(Message("hello")).says["reason"]
-    assert engine.desk("east").answer(Message("hello")).kind == ("refused" if settings else "hello")
+    seeded = "privacy.seeded" in settings
+    assert engine.desk("east").answer(Message("hello")).kind == ("refused" if seeded else "hello")
+
+
+def test_a_run_within_a_sites_epsilon_is_taken(small, tmp_path, quick):
+    engine = Loopback(tmp_path, "fedavg", small, **NOISED)  # two rounds of noise 1: 15.456
+    engine.policies["west"] = Policy(max_epsilon=15.46)
+    assert engine.desk("west").answer(Message("hello")).kind == "hello"
 
 
 def test_no_checksum_that_leaves_tells_what_a_site_has(small, tmp_path, quick):

@@ -13,12 +13,14 @@ from counterpoint.calibration import choose_workers
 from counterpoint.crew import Event, Report, choose_device, one_at_a_time, share_cores, told
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.effects import without_effect
+from counterpoint.encryption import require_enough
 from counterpoint.errors import DataError, SettingsError, StateError
-from counterpoint.federation import federate, input_shape
+from counterpoint.federation import federate, input_shape, sites_a_round
 from counterpoint.files import at_home
 from counterpoint.first import new_predictor
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
+from counterpoint.privacy import require_slices_apart
 from counterpoint.results import Result
 from counterpoint.settings import Data, Settings, changed, full_names, make_settings
 from counterpoint.tasks import Task, make_task
@@ -116,6 +118,9 @@ def prepare(
         source = {**federation.source, "skip_bad": skip_bad}
         chosen = dataclasses.replace(chosen, data=Data(**source))
     _require_statistics(chosen, federation)
+    require_slices_apart(chosen.method, federation.form.neighbours)
+    if chosen.encrypt:
+        require_enough(sites_a_round(len(federation.sites), chosen.method.schedule.participation))
     made = task_of(chosen, federation)
     new_predictor(chosen.method, made, input_shape(federation, chosen))  # fails here, if it does
     workers, threads = _cores(chosen, federation, device)

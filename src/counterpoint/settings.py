@@ -24,7 +24,7 @@ from counterpoint.errors import SettingsError, nearest
 from counterpoint.harmonise import HARMONISERS
 from counterpoint.local import LOCAL_UPDATES
 from counterpoint.methods import Method, absolute, find_method
-from counterpoint.privacy import PRIVACIES, require_fitting_privacy
+from counterpoint.privacy import PRIVACIES, require_fitting_privacy, require_slices_apart
 from counterpoint.ranges import Count, Seed
 from counterpoint.server_update import SERVER_UPDATES
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
@@ -128,11 +128,7 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     require_fitting_privacy(settings.method)
     if settings.encrypt:
         require_fitting_encryption(settings.method)
-    if settings.method.privacy.kind == "records" and settings.data.neighbours:
-        raise SettingsError(
-            "with --neighbours a slice is in three images, and privacy 'records' bounds what one "
-            "image changes; leave out --neighbours"
-        )
+    require_slices_apart(settings.method, settings.data.neighbours)
     if settings.method.privacy.kind == "records" and settings.machine.compile:
         raise SettingsError(
             "Opacus can't watch a compiled network; with privacy 'records' leave out "

@@ -6,8 +6,8 @@ key, which the server does not have. It is the same for every engine.
 """
 
 from counterpoint.encryption.fitting import (
-    FEWEST,
     account_of_encryption,
+    require_enough,
     require_fitting_encryption,
 )
 from counterpoint.encryption.key import make_key, mark_of, read_key, write_key
@@ -16,7 +16,6 @@ from counterpoint.encryption.sealed import head_of
 from counterpoint.encryption.total import EncryptedSum
 
 __all__ = [
-    "FEWEST",
     "EncryptedSum",
     "Lock",
     "account_of_encryption",
@@ -24,6 +23,7 @@ __all__ = [
     "make_key",
     "mark_of",
     "read_key",
+    "require_enough",
     "require_fitting_encryption",
     "write_key",
 ]

@@ -39,6 +39,20 @@ def require_fitting_encryption(method: "Method") -> None:
     require_tenseal()
 
 
+def require_enough(sites: int) -> None:
+    """Refuse to encrypt where so few sites take part in a round that a sum could be of one alone.
+
+    Raises:
+        SettingsError: saying how many there must be.
+    """
+    if sites < FEWEST:
+        raise SettingsError(
+            f"with encryption, {FEWEST} sites or more must take part in every round "
+            "(--min-sites, --participation): the sum of one alone would show the others what "
+            "it has sent"
+        )
+
+
 def account_of_encryption() -> dict[str, Any]:
     """The entry ``encryption`` of ``results.json``."""
     return {

@@ -22,7 +22,7 @@ PRIMES = (60, 49)
 SCALE = 34
 """Bits behind the point with which numbers are encrypted; noise takes the last ten of them."""
 GRID = 20
-"""Bits behind the point to which a sum is rounded once it is decrypted, so that no noise shows."""
+"""Bits behind the point to which a sum is rounded once it is decrypted: little noise shows then."""
 LARGEST = 2.0 ** (PRIMES[0] - SCALE - 2)
 """Most that a sum over all sites may come to, up or down."""
 SMALLEST_WEIGHT = 0.05

@@ -69,7 +69,7 @@ class Lock:
         """Decrypt sums of encrypted payloads, and divide them by the weight of all sites: the mean.
 
         Sums are rounded to multiples of 2**-20 (see `GRID`), which is far above the noise that
-        encryption leaves in them. That noise must not show: who has a sum encrypted and learns it
+        encryption leaves in them. That noise should not show: who has a sum encrypted and learns it
         with the noise, from a model that is made public say, can compute the key (Li and
         Micciancio, EUROCRYPT 2021).
 

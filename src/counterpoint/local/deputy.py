@@ -104,6 +104,8 @@ class DeputyTransfer:
 
         def loss_of(role: str, z: Tensor) -> Tensor:
             loss = task.loss(z, target)
-            return loss + self.weight * distil(teacher[role], z) if learns[role] else loss
+            if learns[role] and len(z):  # batches that are drawn by chance may be empty
+                loss = loss + self.weight * distil(teacher[role], z)
+            return loss
 
         return {role: partial(loss_of, role) for role in self.roles}

@@ -60,6 +60,34 @@ def account(
     }
 
 
+def epsilon_of_run(method: "Method", images: int, rounds: int, delta: float) -> float:
+    """What a run costs a site, towards the server; infinite where nothing is guaranteed.
+
+    Args:
+        method: with its privacy.
+        images: training images of the site.
+        rounds: that the site is to train in.
+        delta: at which epsilon is told.
+
+    Raises:
+        SettingsError: if Opacus is needed and not installed.
+    """
+    privacy = method.privacy
+    if isinstance(privacy, RecordNoise):
+        models = len(NOISED[method.local.kind])  # one sample gives them all a step
+        share = 1 / steps_of(images, method.schedule.batch_size)
+        steps = _steps_of_run(method, images, rounds)
+        return epsilon_of_steps(privacy.noise / math.sqrt(models), share, steps, delta)
+    if isinstance(privacy, PayloadNoise) and privacy.noise:
+        return epsilon_of([2 / privacy.noise] * rounds, delta)
+    return math.inf
+
+
+def _steps_of_run(method: "Method", images: int, rounds: int) -> int:
+    epochs = rounds * method.schedule.local_epochs + method.schedule.finetune_epochs
+    return epochs * steps_of(images, method.schedule.batch_size)
+
+
 def _of_payloads(
     method: "Method",
     privacy: PayloadNoise,
@@ -75,7 +103,7 @@ def _of_payloads(
     mixed = {site: [len(there) for there in up if site in there] for site in asked}
     far = math.inf if not privacy.noise else 2 / privacy.noise
     towards_server = {
-        s: epsilon_of([far] * len(rounds), privacy.delta) for s, rounds in asked.items()
+        s: epsilon_of_run(method, 0, len(rounds), privacy.delta) for s, rounds in asked.items()
     }
     towards_sites = {
         s: epsilon_of(
@@ -106,16 +134,11 @@ def _of_records(
     asked: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
     """Every image comes into a batch by chance; with or without it, a sum differs by clip."""
-    schedule = method.schedule
-    models = len(NOISED[method.local.kind])  # one sample gives them all a step
-    epsilon, steps = dict[str, float](), dict[str, int]()
-    for site, count in images.items():
-        epochs = len(asked[site]) * schedule.local_epochs + schedule.finetune_epochs
-        an_epoch = steps_of(count, schedule.batch_size)
-        steps[site] = epochs * an_epoch
-        epsilon[site] = epsilon_of_steps(
-            privacy.noise / math.sqrt(models), 1 / an_epoch, steps[site], privacy.delta
-        )
+    epsilon = {
+        site: epsilon_of_run(method, count, len(asked[site]), privacy.delta)
+        for site, count in images.items()
+    }
+    steps = {s: _steps_of_run(method, count, len(asked[s])) for s, count in images.items()}
     not_covered = [
         "a patient of whom a site has several images, slices or patches: for k of them, epsilon is "
         "up to k times as large, and delta more",

@@ -22,6 +22,19 @@ def require_fitting_privacy(method: "Method") -> None:
         _require_records(method)
 
 
+def require_slices_apart(method: "Method", neighbours: bool | None) -> None:
+    """Refuse images that share slices where what one image changes is to be bounded.
+
+    Raises:
+        SettingsError: with what to do.
+    """
+    if method.privacy.kind == "records" and neighbours:
+        raise SettingsError(
+            "with neighbours a slice is in three images, and privacy 'records' bounds what one "
+            "image changes; use --no-neighbours"
+        )
+
+
 def _require_payload(method: "Method") -> None:
     if method.pooled or method.aggregation.kind == "none":
         raise SettingsError("privacy 'payload' is for what leaves a site, and here nothing does")

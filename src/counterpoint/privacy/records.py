@@ -148,13 +148,19 @@ class NoisedGradient:
 def clipped_sum(gradients: Mapping[str, Tensor], clip: float) -> dict[str, Tensor]:
     """Sum over images of gradients (N, ...), each image's first scaled to norm ``clip`` or less.
 
+    One that is not finite has no norm and counts as 0, so that it can't undo the others.
+
     >>> clipped_sum({"w": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, clip=1.0)
     {'w': tensor([0.9000, 1.2000])}
     """
     if not gradients:
         return {}
-    squares = torch.stack([g.flatten(1).double().square().sum(1) for g in gradients.values()])
-    factors = (clip / squares.sum(0).sqrt().clamp(min=1e-300)).clamp(max=1)
+    parts = [g.double().square().unsqueeze(-1).flatten(1).sum(1) for g in gradients.values()]
+    squares = torch.stack(parts).sum(0)
+    factors = (clip / squares.sqrt().clamp(min=1e-300)).clamp(max=1)
+    if not bool(squares.isfinite().all()):
+        whole = squares.isfinite()
+        factors, gradients = factors[whole], {n: g[whole] for n, g in gradients.items()}
     return {n: torch.einsum("n,n...->...", factors.to(g), g) for n, g in gradients.items()}
 
 

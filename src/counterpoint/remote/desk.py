@@ -35,6 +35,7 @@ from counterpoint.exam import Exam, score_test
 from counterpoint.files import write_secret, write_text
 from counterpoint.folder import RunFolder
 from counterpoint.payload import Payload
+from counterpoint.privacy import epsilon_of_run
 from counterpoint.remote.audit import lines_of, record
 from counterpoint.remote.memory import Memory
 from counterpoint.remote.message import Message, sha256_of
@@ -173,6 +174,8 @@ class Desk:
             with filelock.FileLock(self.folder.state / "lock", timeout=0):
                 self.note(message, round, "down")
                 self.policy.check_privacy(self.plan.settings.method.privacy)
+                if self.policy.max_epsilon is not None:
+                    self.policy.check_epsilon(self.epsilon)
                 if message.kind not in answers:
                     raise PayloadError(f"there is no answer to a message of kind '{message.kind}'")
                 reply = self.memory.answered(message) or answers[message.kind](message)
@@ -215,9 +218,9 @@ class Desk:
         trained = self.memory.trained
         if order.round < self.last:
             self.policy.check_round(len(trained) + 1)
-            if self.noised:
-                self.policy.check_again(order.round, trained)
-            trained = [*trained, order.round]
+        if self.noised:
+            self.policy.check_again(order.round, trained)
+        trained = [*trained, order.round]
         self.memory.take_mean(order, message)
         order = self.memory.with_whole_state(order)
         job = Job(order, self.data[0], self.folder.state, self.lock, afar=True)
@@ -257,6 +260,12 @@ class Desk:
         """Whether the run has noise."""
         return self.plan.settings.method.privacy.kind != "none"
 
+    @cached_property
+    def epsilon(self) -> float:
+        """What the run would cost the site, if it took part in every round."""
+        method, images = self.plan.settings.method, self.data[0].images
+        return epsilon_of_run(method, images, method.schedule.rounds, self.policy.delta)
+
     @property
     def memory(self) -> Memory:
         """What the site remembers of the run."""
@@ -275,6 +284,8 @@ class Desk:
             self.folder.path, plan.settings, plan.task, plan.shape, plan.form, of, model, self.site
         )
         mark = digest(model) if self.memory.is_common(kept) else None
+        if mark and self.lock:  # as it is, it would tell a server whether a guess at it is right
+            mark = hmac.new(self.lock.key, mark.encode(), "sha256").hexdigest()
         return Message("test", {"row": row, "intervals": intervals, "model": mark})
 
     def model(self, message: Message) -> Message:

@@ -37,7 +37,7 @@ class Memory:
 
     @property
     def trained(self) -> list[int]:
-        """The rounds that the site has trained in so far."""
+        """The rounds that the site has worked so far; in the one after the last it is scored."""
         known = self.register  # versions before only had their number
         return [int(one) for one in known.get("trained", range(1, known.get("worked", 0) + 1))]
 
@@ -118,7 +118,7 @@ class Memory:
         Args:
             order: of the visit.
             answer: to it.
-            trained: rounds that the site has trained in by now.
+            trained: rounds that the site has worked by now.
         """
         newest = {"means": order.mean, "candidates": answer.candidate, "chosen": order.chosen}
         register: dict[str, Any] = {
@@ -160,7 +160,7 @@ class Memory:
         """The answer that was given to this very message, if it is of the last two rounds."""
         if message.kind != "visit":
             return None
-        if self.noised and message.says.get("round") not in (*self.trained, self.last):
+        if self.noised and message.says.get("round") not in self.trained:
             return None  # it never left
         try:
             with open(self.answer_file(message), "rb") as file:

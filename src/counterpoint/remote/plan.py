@@ -10,13 +10,14 @@ from typing import Any
 from torch import nn
 
 from counterpoint.data.site import Form
-from counterpoint.encryption import FEWEST
+from counterpoint.encryption import require_enough
 from counterpoint.errors import SettingsError
 from counterpoint.federation import sites_a_round
 from counterpoint.first import new_predictor
 from counterpoint.folder import fingerprint
 from counterpoint.methods import Method, methods
 from counterpoint.models import MODELS, find_model
+from counterpoint.privacy import require_slices_apart
 from counterpoint.settings import Settings, as_dict, flatten, from_dict, make_settings
 from counterpoint.tasks import Task, make_task
 
@@ -86,12 +87,8 @@ class Plan:
         """
         schedule, sites = self.settings.method.schedule, len(self.sites)
         fewest = min(min_sites or sites, sites_a_round(sites, schedule.participation))
-        if self.settings.encrypt and fewest < FEWEST:
-            raise SettingsError(
-                f"with encryption, {FEWEST} sites or more must take part in every round "
-                "(--min-sites, --participation): the sum of one alone would show the others what "
-                "it has sent"
-            )
+        if self.settings.encrypt:
+            require_enough(fewest)
 
     @classmethod
     def from_dict(
@@ -113,6 +110,7 @@ class Plan:
             if method is None:  # its module is imported by what follows
                 _require_allowed(str(settings["method"]), set(methods()), imports)
             chosen = from_dict(settings, method)
+            require_slices_apart(chosen.method, values["form"]["neighbours"])
             odd = dict(flatten(settings)).keys() - dict(flatten(as_dict(chosen))).keys()
             if odd:
                 raise SettingsError(f"the plan of a run has no '{sorted(odd)[0]}'")

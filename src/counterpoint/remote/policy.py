@@ -30,6 +30,8 @@ class Policy:
         encrypted: whether what leaves must be encrypted; otherwise a run decides that.
         privacy: the kind of noise that a run must have; otherwise a run decides that.
         min_noise: least noise of it, as in the run's setting ``privacy.noise``.
+        max_epsilon: most that a whole run may cost the site, by its settings; None for no limit.
+        delta: at which that epsilon is told, whatever the run says.
         repeats: rounds of a noised run that the site may answer a second time. The answer to the
             same message is kept and given again; this is for others, each of which tells more of
             the site than the run's epsilon says.
@@ -48,6 +50,8 @@ class Policy:
     encrypted: bool = False
     privacy: Literal["payload", "records"] | None = None
     min_noise: float = 0.0
+    max_epsilon: float | None = None
+    delta: float = 1e-5
     repeats: int = 0
     seeded: bool = False
 
@@ -80,6 +84,15 @@ class Policy:
             raise PolicyError(f"the site's policy asks for a noise of {self.min_noise:g} or more")
         if getattr(privacy, "seeded", False) and not self.seeded:
             raise PolicyError("noise that follows from the run's seed could be taken off again")
+
+    def check_epsilon(self, epsilon: float) -> None:
+        """Refuse a run that costs more than the policy allows."""
+        if self.max_epsilon is not None and not epsilon <= self.max_epsilon:
+            raise PolicyError(
+                f"the site's policy allows a run to cost epsilon {self.max_epsilon:g} at delta "
+                f"{self.delta:g}, and this one would cost more: more noise, fewer rounds or local "
+                "epochs"
+            )
 
     def check_again(self, round: int, answered: Sequence[int]) -> None:
         """Refuse to answer a round again where noise would be drawn anew, and so averaged out."""

@@ -42,7 +42,8 @@ storage: counterpoint
 #   share_model: false           # not even a model that all sites have
 #   encrypted: true              # payloads leave encrypted or not at all
 #   privacy: records             # only runs with this kind of noise, payload or records,
-#   min_noise: 1.0               # and with so much of it
+#   min_noise: 1.0               # and with so much of it,
+#   max_epsilon: 8               # and of which epsilon, at delta 1e-5, is no more in the end
 """
 
 KEY = """\
