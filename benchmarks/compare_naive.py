@@ -8,7 +8,8 @@ the rounds, so that there are a few. The images are decoded into the library's c
 (benchmarks.loading tells what that costs, once). The library's side keeps freed memory, as it does
 on the command line; the naive one is as PyTorch comes. Image sizes and batches are those that the
 methods were published with. A subset in the proportions of the whole; --full takes all dermoscopy
-images, --densenet measures HarmoFL with DenseNet121 alone. Every turn has a seed of its own.
+images, --prrfl measures PRR-FL alone, --densenet HarmoFL with DenseNet121. Every turn has a seed of
+its own.
 """
 
 import os
@@ -229,12 +230,13 @@ HEAD = [
 
 def main() -> None:
     """PRR-FL and HarmoFL, float32 and bfloat16."""
-    chosen = arguments(__doc__, "--full", "--densenet")
+    chosen = arguments(__doc__, "--full", "--prrfl", "--densenet")
     root = Path(os.environ.get("COUNTERPOINT_DERMOSCOPY", "dermoscopy"))
     retina = os.environ.get("COUNTERPOINT_RETINA")
     if not root.is_dir():
         raise SystemExit(f"no images in {root}: set COUNTERPOINT_DERMOSCOPY to their folder")
     turns = chosen.turns or (1 if chosen.quick else 3)
+    alone = "prrfl" if chosen.prrfl else "densenet" if chosen.densenet else ""
     amounts = QUICK if chosen.quick else PUBLISHED
     if chosen.full:
         amounts = amounts[0]._replace(images=None), amounts[1]._replace(images=None), amounts[2]
@@ -258,8 +260,8 @@ def main() -> None:
             where = {"root": retina}
             dense = harmofl("HarmoFL, U-Net", "harmofl_masks", amounts[2], where, masks)
             groups.append((tables[2], dense))
-        if chosen.densenet:
-            groups = groups[1:2]
+        if alone:
+            groups = [groups[("prrfl", "densenet").index(alone)]]
         found: dict[str, list[Seen]] = {name: [] for _, sides in groups for name in sides}
         stages: dict[str, list[str]] = {EXACT: [], PASSING: []}
         for turn in range(turns):
@@ -287,7 +289,7 @@ def main() -> None:
     alike = [a == b for a, b in zip(*stages.values(), strict=True)]
     said = f"\n\nStages as with the exact scores: {sum(alike)} of {len(alike)} local epochs."
     write(
-        "naive_densenet" if chosen.densenet else "naive",
+        f"naive_{alone}" if alone else "naive",
         "Whole runs against the naive way",
         what + table(HEAD, rows) + (said if alike else ""),
     )
