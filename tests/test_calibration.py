@@ -1,5 +1,6 @@
 """How many sites train side by side."""
 
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -85,16 +86,18 @@ def test_the_sites_share_two_cores(monkeypatch, images, asked, given):
     assert share_cores(images, *asked, torch.device("cpu")) == given
 
 
-def test_a_core_that_takes_two_threads_is_one_to_compute_on(monkeypatch):
+def test_a_core_that_takes_two_threads_is_one_to_compute_on(monkeypatch, capsys):
     def counted(only_physical_cores=False):
         if only_physical_cores:
             warnings.warn("could not find the number of physical cores", stacklevel=2)
+            print("Traceback", file=sys.stderr)
         return 4 if only_physical_cores else 8
 
     monkeypatch.setattr(loky, "cpu_count", counted)
     with warnings.catch_warnings(action="error"):
         assert share_cores([50] * 4, None, None, torch.device("cpu")) == (4, 1)
         assert share_cores([50], None, None, torch.device("cpu")) == (1, 4)
+    assert capsys.readouterr().err == ""
     most = crew.MOST_THREADS * cores()
     assert share_cores([50], None, most, torch.device("cpu")) == (1, most)  # if asked for
 

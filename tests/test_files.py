@@ -9,10 +9,15 @@ import torch
 
 from counterpoint import files, run
 from counterpoint.data import write_phantom
+from counterpoint.data.site import Form
 from counterpoint.errors import StateError, WriteError
 from counterpoint.files import LARGE, read_tensors, write_bytes, write_tensors
 from counterpoint.folder import RunFolder
-from tests.running import SHORT, TINY
+from counterpoint.kept import keep
+from counterpoint.results import write_models
+from counterpoint.settings import make_settings
+from counterpoint.tasks import make_task
+from tests.running import SHORT, TINY, Tiny
 
 TENSORS = {"a": torch.arange(LARGE / 4)}
 
@@ -110,3 +115,40 @@ def test_a_disk_that_does_not_take_a_file_stops_the_round(
     assert [file.name for file in (tmp_path / "run/state").glob("round-*.json")] == [
         "round-00001.json"
     ]
+
+
+def test_a_model_is_looked_at_once_more_before_it_is_handed_on(tmp_path: Path) -> None:
+    """Whatever the file's date says."""
+    settings = make_settings("fedavg", "phantom", {})
+    task = make_task("classification", ("a", "b"))
+    kept = keep(tmp_path / "state", "one", TENSORS)
+    path = tmp_path / "state" / kept.file
+    about, spoiled = path.stat(), bytearray(path.read_bytes())
+    spoiled[-1] ^= 1
+    path.write_bytes(spoiled)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    out, chosen, state = tmp_path / "run", {"A": kept, "B": kept}, tmp_path / "state"
+    with pytest.raises(StateError, match="damaged"):
+        write_models(out, settings, task, (3, 8, 8), Form(), 1, chosen, state)
+
+
+class Seen(Tiny):
+    """Counts the batches of its site in a buffer of its own."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.register_buffer("seen", torch.tensor(0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += 1  # type: ignore[operator]
+        return super().forward(images)
+
+
+def test_a_model_that_counts_for_itself_is_not_taken_for_another_sites(
+    tmp_path: Path, small: Path
+) -> None:
+    model = {"model": "tests.test_files:Seen", "statistics": "averaged"}
+    run("fedavg", str(small), out=tmp_path / "run", settings=SHORT | model)
+    files = list((tmp_path / "run/state").glob("*-candidate.safetensors"))
+    assert len({file.stat().st_ino for file in files}) == len(files) > 1

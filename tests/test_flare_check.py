@@ -148,6 +148,8 @@ def test_what_is_wrong_at_the_site_is_named(kits):
     assert "asks for privacy 'records'" in found(kit)["settings file"].found
     replace(own, "{privacy: records}", "{encrypted: true}")
     assert "only encrypted" in found(kit)["settings file"].found
+    replace(own, "{encrypted: true}", "{max_epsilon: 8}")
+    assert "to cost epsilon 8" in found(kit)["data"].found
     replace(known, "scalloped", "jagged")
     assert "jagged" in found(kit)["data"].found
     replace(own, "policy", "polcy")

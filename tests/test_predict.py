@@ -674,8 +674,9 @@ def test_what_is_left_out_is_listed(light, tmp_path):
     assert "left_out.csv" in printed + said
     assert said.count("left out") == 3
     table = pd.read_csv(out / "left_out.csv")
-    assert [Path(path).name for path in table["image"]] == ["lost.png", "f.png", "bad.png"]
+    assert [Path(path).name for path in table["image"]] == ["lost.png", "good.png", "bad.png"]
     assert ["line 3" in why for why in table["why"]] == [True, False, False]
+    assert "f.png is not there" in table["why"][1]
     assert pd.read_csv(out / "predictions.csv")["image"].tolist() == [str(tmp_path / "good.png")]
     counterpoint.predict(light, tmp_path / "good.png", out=tmp_path / "all", skip_bad=True)
     assert not (tmp_path / "all" / "left_out.csv").exists()

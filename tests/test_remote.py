@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 
 from counterpoint import run
 from counterpoint.api import prepare
@@ -837,6 +838,7 @@ def test_an_order_for_another_place_is_refused(engine):
         ({"min_noise": 2.0}, {}, "asks for a noise of 2 or more"),
         ({"max_epsilon": 15.45}, {}, "to cost epsilon 15.45 at delta 1e-05"),  # it is 15.456
         ({"max_epsilon": 15.46, "delta": 1e-6}, {}, "to cost epsilon 15.46 at delta 1e-06"),
+        ({"max_epsilon": 15.46, "repeats": 1}, {}, "to cost epsilon 15.46"),
         ({"max_epsilon": 1e6}, {"noise": 0.0}, "to cost epsilon 1e+06"),
     ],
 )
@@ -852,6 +854,26 @@ def test_a_run_within_a_sites_epsilon_is_taken(small, tmp_path, quick):
     engine = Loopback(tmp_path, "fedavg", small, **NOISED)  # two rounds of noise 1: 15.456
     engine.policies["west"] = Policy(max_epsilon=15.46)
     assert engine.desk("west").answer(Message("hello")).kind == "hello"
+
+
+@pytest.mark.parametrize("odd", [{"delta": 1.0}, {"delta": 0.0}, {"max_epsilon": -1.0}])
+def test_an_epsilon_that_would_let_all_pass_is_refused(odd):
+    with pytest.raises(ValidationError):
+        Policy(**odd)
+
+
+def test_the_scores_after_the_last_round_are_no_round_of_training(small, tmp_path, quick):
+    engine = Loopback(tmp_path, "fedavg", small)
+    engine.policies["west"] = Policy(max_rounds=3)
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run()
+    desk = engine.desk("west")
+    assert desk.memory.trained == [1, 2, 3]  # of two
+    again = next(m for site, m in asked if site == "west" and m.says.get("round") == 1)
+    for number, kind in enumerate(["visit", "refused"]):
+        other = Message("visit", again.says | {"x": number}, again.tensors)
+        assert desk.answer(other).kind == kind
 
 
 def test_no_checksum_that_leaves_tells_what_a_site_has(small, tmp_path, quick):

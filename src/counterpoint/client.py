@@ -201,10 +201,11 @@ class Client:
         """Whether every site that has the mean has this very model: nothing in it is the site's."""
         brought = {f"network.{name.removeprefix(STATISTICS)}": t for name, t in mean.items()}
         known = self._initial | mean | brought
+        counters = batch_counters(self.models[self.method.local.predicts])
         return all(
             torch.equal(tensor, known[name].cpu().to(tensor.dtype))
             for name, tensor in model.items()
-            if tensor.is_floating_point()
+            if tensor.dtype != torch.bool and name not in counters  # flags turn with the merge
         )
 
     def merge(self, mean: Payload, round: int) -> None:

@@ -1,6 +1,8 @@
 """How many cores there are to work with."""
 
+import io
 import warnings
+from contextlib import redirect_stderr
 
 import loky
 
@@ -25,5 +27,6 @@ def physical_cores() -> int:
     >>> 1 <= physical_cores() <= cores()
     True
     """
-    with warnings.catch_warnings(action="ignore"):
+    # where loky can't tell, it warns, and prints its own error
+    with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
         return int(loky.cpu_count(only_physical_cores=True))

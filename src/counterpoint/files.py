@@ -249,6 +249,15 @@ def _is(path: Path, data: bytes, sha256: str) -> bool:
     return hashlib.sha256(data).hexdigest() == sha256
 
 
+def is_whole(file: Path, sha256: str) -> bool:
+    """Whether a file is there and as it was written."""
+    try:
+        with open(file, "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the texts that were written beside the tensors of a file."""
     try:

@@ -11,6 +11,7 @@ import torch  # noqa: F401  (in examples)
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 NORMALISATION = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Normalisation layers: batch and instance norms, group, layer and RMS norm, and subclasses."""
@@ -146,6 +147,20 @@ def watched_features(network: nn.Module) -> Iterator[Callable[[], Tensor]]:
 def batch_norms(network: nn.Module) -> list[_NormBase]:
     """Layers that normalise with statistics of the batch and may keep running ones."""
     return [module for module in network.modules() if isinstance(module, _NormBase)]
+
+
+def mixes_images(network: nn.Module) -> bool:
+    """Whether, in evaluation, what an image gives depends on those that it is given with.
+
+    >>> mixes_images(nn.BatchNorm2d(1, track_running_stats=False))
+    True
+    >>> mixes_images(nn.BatchNorm2d(1)), mixes_images(nn.InstanceNorm2d(1))
+    (False, False)
+    """
+    return any(
+        layer.running_mean is None and not isinstance(layer, _InstanceNorm)
+        for layer in batch_norms(network)
+    )
 
 
 @contextmanager

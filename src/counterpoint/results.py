@@ -17,7 +17,7 @@ from counterpoint.data.own import patients_known
 from counterpoint.data.site import Form
 from counterpoint.encryption import account_of_encryption
 from counterpoint.errors import SettingsError, StateError, nearest
-from counterpoint.files import at_home, write_tensors
+from counterpoint.files import at_home, is_whole, write_tensors
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
@@ -221,6 +221,9 @@ def write_models(
     ``chosen`` are the sites' models, in the folder ``state``.
     """
     distinct = {kept.sha256: kept for kept in chosen.values()}.values()
+    for kept in distinct:  # what is handed on is looked at once more, on the disk
+        if not is_whole(state / kept.file, kept.sha256):
+            raise StateError(f"{state / kept.file} is damaged or missing")
     models = (kept.read(state) for kept in distinct)  # not all of them in memory
     first = next(models)
     if all(all_equal([first, model]) for model in models):

@@ -18,8 +18,11 @@ FIELDS = ("fov", "fov_mask")
 _VOLUMES = (".nii", ".nii.gz")
 
 
-Missing = Callable[[str, str], None]
-"""Is told of a file that a table names and that is not there: its path, and the table's line."""
+Missing = Callable[[str, str, str], None]
+"""Is told of an image that a table names, of its file that is not there, and of the table's line.
+
+The two are the same, but where the field of view is missing.
+"""
 
 
 def find_images(
@@ -53,7 +56,9 @@ def find_images(
         else:
             found.append((place, ""))
     if not found:
-        raise DataError("no images; give image files, folders or a CSV with a column 'image'")
+        raise DataError(
+            "no images are there; give image files, folders or a CSV with column 'image'"
+        )
     names: dict[str, str] = {}
     fields: dict[str, str] = {}
     for path, fov in found:
@@ -73,15 +78,15 @@ def _in_table(file: Path, missing: Missing) -> list[tuple[str, str]]:
     for line, row in table.iterrows():
         paths = [row["image"], row[field] if field else ""]
         image, fov = (os.path.join(file.parent, path) if path else "" for path in paths)
-        gone = [path for path in (image, fov) if path and not os.path.exists(path)]
-        for path in gone:
-            missing(path, f"{file}, line {line}")
-        if not gone:
+        gone = next((path for path in (image, fov) if path and not os.path.exists(path)), None)
+        if gone:
+            missing(image, gone, f"{file}, line {line}")
+        else:
             found.append((image, fov))
     return found
 
 
-def _refuse(path: str, line: str) -> None:
+def _refuse(image: str, path: str, line: str) -> None:
     raise DataError(
         f"{line}: {path} is not there; correct the path, which is relative to the table's folder"
     )

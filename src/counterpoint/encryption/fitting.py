@@ -48,8 +48,8 @@ def require_enough(sites: int) -> None:
     if sites < FEWEST:
         raise SettingsError(
             f"with encryption, {FEWEST} sites or more must take part in every round "
-            "(--min-sites, --participation): the sum of one alone would show the others what "
-            "it has sent"
+            "(--participation, and across a network --min-sites): the sum of one alone would show "
+            "the others what it has sent"
         )
 
 

@@ -193,8 +193,12 @@ def _which_round(training: Mapping[str, Any]) -> str:
     'of rounds 5 to 9, validation chose the model of round 7'
     >>> _which_round({"rounds": 9, "chosen_round": 9, "chosen_from": 9, "finetune_epochs": 2})
     'the model is that of the last round, then trained 2 more epochs at its site alone'
+    >>> _which_round({"rounds": 9, "chosen_round": 7, "finetune_epochs": 0})
+    'the model is that of round 7'
     """
-    first, last = training.get("chosen_from", 1), training["rounds"]
+    first, last = training.get("chosen_from"), training["rounds"]
+    if first is None:  # a run of an earlier version
+        return f"the model is that of round {training['chosen_round']}"
     if first < last:
         return f"of rounds {first} to {last}, validation chose the model of round " + str(
             training["chosen_round"]

@@ -138,5 +138,11 @@ def data(kit: Kit) -> str:
         raise WrongError(
             f"no image is for {' and '.join(empty)}", "put that right in your table or `protocol`"
         )
+    policy = kit.own.policy
+    if policy.max_epsilon is not None:
+        try:
+            policy.check_epsilon(policy.epsilon_of(kit.plan.settings.method, counts["train"]))
+        except PolicyError as error:
+            raise WrongError(str(error), "change the policy, or tell the administrator") from error
     images = ", ".join(f"{counts[part]} {part}" for part in ("train", "validation", "test"))
     return f"all of '{kit.name}' read and decoded: {images}"

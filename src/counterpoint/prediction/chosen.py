@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from counterpoint.data.site import Form
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.layers import batch_norms
+from counterpoint.layers import mixes_images
 from counterpoint.predictor import Together, load_model
 from counterpoint.results import Result
 from counterpoint.settings import read_file
@@ -60,10 +59,7 @@ class Chosen:
     @property
     def needs_company(self) -> bool:
         """Whether an image's prediction depends on those that are predicted with it."""
-        return any(
-            layer.running_mean is None and not isinstance(layer, _InstanceNorm)
-            for layer in batch_norms(self.predictor)
-        )
+        return mixes_images(self.predictor)
 
 
 def choose_model(

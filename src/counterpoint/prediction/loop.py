@@ -130,9 +130,9 @@ class _LeftOut:
         self.rows.append({"image": path, "why": why})
         self.report({"warning": f"{said}; left out"})
 
-    def missing(self, path: str, line: str) -> None:
-        """Note a file that a table names and that is not there."""
-        self.add(path, f"not there ({line})", f"{line}: {path} is not there")
+    def missing(self, image: str, path: str, line: str) -> None:
+        """Note an image that a table names, of which a file is not there."""
+        self.add(image, f"{path} is not there ({line})", f"{line}: {path} is not there")
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,6 @@ from counterpoint.exam import Exam, score_test
 from counterpoint.files import write_secret, write_text
 from counterpoint.folder import RunFolder
 from counterpoint.payload import Payload
-from counterpoint.privacy import epsilon_of_run
 from counterpoint.remote.audit import lines_of, record
 from counterpoint.remote.memory import Memory
 from counterpoint.remote.message import Message, sha256_of
@@ -217,7 +216,7 @@ class Desk:
             raise PayloadError(f"the run has no round {order.round}")
         trained = self.memory.trained
         if order.round < self.last:
-            self.policy.check_round(len(trained) + 1)
+            self.policy.check_round(sum(one < self.last for one in trained) + 1)
         if self.noised:
             self.policy.check_again(order.round, trained)
         trained = [*trained, order.round]
@@ -263,8 +262,7 @@ class Desk:
     @cached_property
     def epsilon(self) -> float:
         """What the run would cost the site, if it took part in every round."""
-        method, images = self.plan.settings.method, self.data[0].images
-        return epsilon_of_run(method, images, method.schedule.rounds, self.policy.delta)
+        return self.policy.epsilon_of(self.plan.settings.method, self.data[0].images)
 
     @property
     def memory(self) -> Memory:

@@ -10,7 +10,7 @@ from typing import Any
 from counterpoint.at_site import Answer, Order
 from counterpoint.crew import Report
 from counterpoint.errors import PayloadError, StateError
-from counterpoint.files import write_bytes, write_quickly, write_text
+from counterpoint.files import is_whole, write_bytes, write_quickly, write_text
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload, to_bytes
 from counterpoint.remote.message import Message
@@ -170,15 +170,6 @@ class Memory:
         except (OSError, ValueError, TypeError, KeyError, PayloadError):
             pass  # then it is worked again, to the same end
         return None
-
-
-def is_whole(file: Path, sha256: str) -> bool:
-    """Whether a file is there and as it was written."""
-    try:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
 
 
 def identity(message: Message) -> str:

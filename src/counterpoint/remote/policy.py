@@ -8,7 +8,10 @@ from pydantic.dataclasses import dataclass
 
 from counterpoint.encryption import head_of
 from counterpoint.errors import PayloadError
+from counterpoint.methods import Method
+from counterpoint.privacy import epsilon_of_run
 from counterpoint.privacy.choice import Privacy
+from counterpoint.ranges import Chance, NotNegative
 from counterpoint.remote.message import Message
 
 
@@ -30,7 +33,8 @@ class Policy:
         encrypted: whether what leaves must be encrypted; otherwise a run decides that.
         privacy: the kind of noise that a run must have; otherwise a run decides that.
         min_noise: least noise of it, as in the run's setting ``privacy.noise``.
-        max_epsilon: most that a whole run may cost the site, by its settings; None for no limit.
+        max_epsilon: most that a whole run can cost the site, going by its settings; None for no
+            limit.
         delta: at which that epsilon is told, whatever the run says.
         repeats: rounds of a noised run that the site may answer a second time. The answer to the
             same message is kept and given again; this is for others, each of which tells more of
@@ -50,8 +54,8 @@ class Policy:
     encrypted: bool = False
     privacy: Literal["payload", "records"] | None = None
     min_noise: float = 0.0
-    max_epsilon: float | None = None
-    delta: float = 1e-5
+    max_epsilon: NotNegative | None = None
+    delta: Chance = 1e-5
     repeats: int = 0
     seeded: bool = False
 
@@ -85,8 +89,12 @@ class Policy:
         if getattr(privacy, "seeded", False) and not self.seeded:
             raise PolicyError("noise that follows from the run's seed could be taken off again")
 
+    def epsilon_of(self, method: Method, images: int) -> float:
+        """What a run can cost a site of so many training images; as often as it may answer."""
+        return epsilon_of_run(method, images, method.schedule.rounds + self.repeats, self.delta)
+
     def check_epsilon(self, epsilon: float) -> None:
-        """Refuse a run that costs more than the policy allows."""
+        """Refuse a run that costs more than the policy allows; ``epsilon`` is what it can cost."""
         if self.max_epsilon is not None and not epsilon <= self.max_epsilon:
             raise PolicyError(
                 f"the site's policy allows a run to cost epsilon {self.max_epsilon:g} at delta "

@@ -6,6 +6,7 @@ from torch import nn
 
 from counterpoint.figures.case_scores import CaseScores, draw_case_scores
 from counterpoint.figures.confusion import Confusion, draw_confusion
+from counterpoint.layers import batch_norms, mixes_images
 from counterpoint.predictor import Together
 from counterpoint.report.page.blocks import (
     Block,
@@ -245,10 +246,11 @@ def _about_pictures(study: Study, arm: Arm) -> str:
 
 def _unlike(study: Study, arm: Arm, site: str) -> str:
     """Why a case by itself is predicted otherwise than for its score; empty where it is not."""
-    statistics = arm.first.values["statistics"]
-    if statistics == "batch":
+    model = _model(study, arm, site)
+    if mixes_images(model):
         return "the score is of an answer that depends on the other images of a batch"
-    if statistics == "recalibrated" and site == study.holdout:
+    calibrated = arm.first.values["statistics"] == "recalibrated" and batch_norms(model)
+    if calibrated and site == study.holdout:
         return "the score is of a model that was calibrated on this hospital's images and not kept"
     return ""
 
