@@ -1,5 +1,6 @@
 """Files are whole, on the disk before a round counts, and known again by their checksums."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from counterpoint import files, run
 from counterpoint.data import write_phantom
 from counterpoint.data.site import Form
 from counterpoint.errors import StateError, WriteError
-from counterpoint.files import LARGE, read_tensors, write_bytes, write_tensors
+from counterpoint.files import LARGE, append_text, read_tensors, write_bytes, write_tensors
 from counterpoint.folder import RunFolder
 from counterpoint.kept import keep
 from counterpoint.results import write_models
@@ -152,3 +153,33 @@ def test_a_model_that_counts_for_itself_is_not_taken_for_another_sites(
     run("fedavg", str(small), out=tmp_path / "run", settings=SHORT | model)
     files = list((tmp_path / "run/state").glob("*-candidate.safetensors"))
     assert len({file.stat().st_ino for file in files}) == len(files) > 1
+
+
+def test_a_line_is_appended_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.csv"
+    append_text(path, "a,b\n")
+    full = []
+
+    def fsync(file: int) -> None:  # by then the line, or a part of it, is there
+        full.append(file)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(WriteError, match="disk is full"):
+        append_text(path, "1,2\n")
+    assert full
+    assert path.read_text() == "a,b\n"
+
+
+def test_a_files_name_is_on_the_disk_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_ino))
+    write_bytes(tmp_path / "one", b"1")
+    assert flushed == [(tmp_path / "one").stat().st_ino, tmp_path.stat().st_ino]
+    flushed.clear()
+    write_bytes(tmp_path / "other", b"1", flush=False)
+    assert flushed == []

@@ -16,11 +16,15 @@ from counterpoint.api import prepare
 from counterpoint.data import write_phantom
 from counterpoint.errors import PayloadError, SettingsError, StateError
 from counterpoint.files import read_tensors, write_bytes
+from counterpoint.kept import Kept
+from counterpoint.payload import from_bytes
 from counterpoint.remote import Desk, Message, Plan
 from counterpoint.remote.afar import conduct_afar
 from counterpoint.remote.answer import good_intervals
 from counterpoint.remote.audit import read_record
 from counterpoint.remote.memory import Memory
+from counterpoint.remote.message import sha256_of
+from counterpoint.remote.order import read_kept
 from counterpoint.remote.plan import plan_without_data
 from counterpoint.remote.policy import Policy
 from counterpoint.remote.rehearsal import Rehearsal, plan_of, rehearse
@@ -874,6 +878,107 @@ def test_the_scores_after_the_last_round_are_no_round_of_training(small, tmp_pat
     for number, kind in enumerate(["visit", "refused"]):
         other = Message("visit", again.says | {"x": number}, again.tensors)
         assert desk.answer(other).kind == kind
+
+
+def test_only_a_runs_own_files_can_be_named():
+    whole = "0" * 64
+    for kind, name in (
+        ("state", "site-0000-00001-state.safetensors"),
+        ("candidate", "site-0000-00001-candidate.safetensors"),
+        ("mean", "mean-00001.safetensors"),
+    ):
+        assert read_kept([name, whole], kind) == Kept(name, whole)
+        for odd in (f"{name}/../../x", f"{name}x", f"x{name}", f"../{name}", name.upper()):
+            with pytest.raises(PayloadError, match=f"no {kind} of a run"):
+                read_kept([odd, whole], kind)
+        with pytest.raises(PayloadError):
+            read_kept([name, whole + "0"], kind)
+
+
+@pytest.mark.parametrize("round", [0, -1, 4])
+def test_a_round_that_the_run_does_not_have_is_not_worked(small, tmp_path, quick, round):
+    """Each would count as another one, with noise of its own."""
+    engine = Loopback(tmp_path, "fedavg", small, **NOISED)
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run()
+    desk = engine.desk("west")
+    message = next(m for site, m in asked if site == "west" and m.kind == "visit")
+    other = Message("visit", message.says | {"round": round}, message.tensors)
+    assert desk.answer(other).says["reason"] == "the message is not as it should be"
+    assert desk.memory.trained == [1, 2, 3]
+
+
+def test_rounds_that_are_counted_are_not_counted_anew(small, tmp_path, quick):
+    engine = Loopback(tmp_path, "fedavg", small)
+    engine.policies["west"] = Policy(max_rounds=3)
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run()
+    desk = engine.desk("west")
+    (desk.folder.state / "register.json").write_text("{")
+    message = next(m for site, m in asked if site == "west" and m.kind == "visit")
+    other = Message("visit", message.says | {"x": 1}, message.tensors)
+    assert "is damaged or missing" in desk.answer(other).says["reason"]
+
+
+def test_a_sites_policy_on_bytes_is_kept(small, tmp_path, quick):
+    engine = Loopback(tmp_path, "fedavg", small)
+    engine.policies["west"] = Policy(max_bytes=1)
+    with pytest.raises(StateError, match="1 of 2 sites"):
+        engine.run()
+    assert any("lets 1 bytes leave at a time" in warning for warning in warnings(engine))
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fednova", "scaffold"])
+def test_a_layer_that_never_leaves_does_not_under_another_name_either(
+    small, tmp_path, quick, method
+):
+    engine = Loopback(tmp_path, method, small)
+    engine.policies["west"] = Policy(forbid_names=("head.*",))
+    with pytest.raises(StateError, match="1 of 2 sites"):
+        engine.run()
+    assert any("does not let" in warning for warning in warnings(engine))
+
+
+def test_what_came_down_is_in_the_sites_record(engine):
+    orders = []
+    engine.change = lambda site, message, reply: orders.append((site, message)) or reply
+    engine.run()
+    record = read_record(engine.folder / "west")
+    down = record[(record["direction"] == "down") & (record["kind"] == "visit")]
+    came = [m for site, m in orders if site == "west" and m.kind == "visit" and m.tensors]
+    assert came
+    for message in came:
+        rows = down[down["round"] == message.says["round"]].set_index("name")["sha256"]
+        for tensor_name, tensor in message.tensors.items():
+            assert rows[tensor_name] == sha256_of(tensor)
+
+
+def test_what_a_killed_process_left_at_a_site_goes(engine):
+    engine.run()
+    left = engine.desk("west").folder.state / ".site-0000-00002-state.safetensors.123.part"
+    left.write_bytes(b"half")
+    engine.desk("west").answer(Message("hello"))
+    assert left.exists()  # only at the start: later on it may be written
+    engine.desks.clear()
+    engine.desk("west").answer(Message("hello"))
+    assert not left.exists()
+
+
+def test_a_secret_that_is_there_is_only_read(engine, monkeypatch):
+    engine.run()
+    monkeypatch.setattr("counterpoint.remote.desk.write_secret", None)
+    engine.desks.clear()
+    assert engine.desk("west").answer(Message("hello")).kind == "hello"
+
+
+def test_bytes_that_make_no_tensor_are_no_payload():
+    """Sides whose product is 0, or too large for any memory."""
+    for sides in ([0, 2**63], [0, 2**62, 2**62]):
+        head = json.dumps({"w": {"dtype": "F32", "shape": sides, "data_offsets": [0, 0]}}).encode()
+        with pytest.raises(PayloadError):
+            from_bytes(len(head).to_bytes(8, "little") + head)
 
 
 def test_no_checksum_that_leaves_tells_what_a_site_has(small, tmp_path, quick):

@@ -99,10 +99,22 @@ def _write(path: Path, parts: Sequence[bytes], flush: bool) -> None:
             if flush:
                 os.fsync(file.fileno())
         os.replace(aside, path)
+        if flush:
+            _flush_names(path.parent)
     except OSError as error:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise write_error(path, error) from error
+
+
+def _flush_names(folder: Path) -> None:
+    """Have the names of a folder's files on the disk, as some file systems keep them for later."""
+    with suppress(OSError):  # not every system can
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -194,11 +206,12 @@ def write_text(path: Path, text: str) -> str:
 
 
 def append_text(path: Path, text: str) -> int:
-    """Append to a file, flush it to the disk and return its new length in bytes.
+    """Append to a file, all or nothing, flush it to the disk and return its new length in bytes.
 
     Raises:
         WriteError: if the disk is full or the file can't be written.
     """
+    before = path.stat().st_size if path.exists() else 0
     try:
         with open(path, "ab") as file:
             file.write(text.encode())
@@ -206,6 +219,8 @@ def append_text(path: Path, text: str) -> int:
             os.fsync(file.fileno())
             return file.tell()
     except OSError as error:
+        with suppress(OSError):  # no half a line, which the next one would go on with
+            os.truncate(path, before)
         raise write_error(path, error) from error
 
 

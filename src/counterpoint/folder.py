@@ -203,7 +203,7 @@ class RunFolder:
             try:
                 yield
             finally:
-                self._sweep()
+                self.sweep()
 
     def settings(self, method: Method | None = None) -> Settings:
         """Read the settings of the run; ``method`` where it can't be found by its name."""
@@ -275,7 +275,7 @@ class RunFolder:
             StateError: if rounds were saved and none of them is whole.
         """
         damaged: list[str] = []
-        self._sweep()
+        self.sweep()
         for path in sorted(self.state.glob("round-*.json"), reverse=True):
             try:
                 notebook = self._read(path)
@@ -314,7 +314,7 @@ class RunFolder:
         """The files of a notebook that lie in this folder: all of them."""
         return notebook.files
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove spare files, and what processes left that were killed while they wrote."""
         for left in self.path.rglob(".*.part"):
             if left.is_dir():

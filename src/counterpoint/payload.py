@@ -30,7 +30,7 @@ def from_bytes(data: bytes) -> Payload:
     """
     try:
         return load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise PayloadError(f"these {len(data)} bytes are not a payload: {error}") from error
 
 

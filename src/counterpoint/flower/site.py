@@ -87,8 +87,11 @@ class Site:
         def serve() -> None:
             while not over.is_set():
                 # who asks may be gone by now: the desk keeps the answer, should it be asked again
-                with contextlib.suppress(OSError, EOFError), listener.accept() as line:
-                    self.attend(line)
+                try:
+                    with contextlib.suppress(OSError, EOFError), listener.accept() as line:
+                        self.attend(line)
+                except Exception:  # too little memory, say: the next message is heard all the same
+                    log.exception("a message could not be answered")
 
         with Listener(socket, "AF_UNIX") as listener:
             threading.Thread(target=serve, daemon=True).start()

@@ -61,7 +61,7 @@ def record(folder: Path, lines: Iterable[Line]) -> None:
     file = folder / FILE
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if not file.exists():
+    if not file.exists() or not file.stat().st_size:
         writer.writerow([field.name for field in fields(Line)])
     writer.writerows(astuple(line) for line in lines)
     append_text(file, text.getvalue())

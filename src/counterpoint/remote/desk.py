@@ -81,6 +81,7 @@ class Desk:
     secret: Path | None = None
     report: Report = lambda event: None
     server: str = "server"
+    swept: bool = field(default=False, init=False)
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -149,8 +150,9 @@ class Desk:
     def marker(self) -> bytes:
         """What the marks of the site's data are made with, so that nobody else can make them."""
         file = self.secret or self.storage / SECRET
-        with suppress(FileExistsError):
-            write_secret(file, os.urandom(32))
+        if not file.exists():
+            with suppress(FileExistsError):
+                write_secret(file, os.urandom(32))
         try:
             found = file.read_bytes()
         except OSError as error:
@@ -171,6 +173,9 @@ class Desk:
         }
         try:
             with filelock.FileLock(self.folder.state / "lock", timeout=0):
+                if not self.swept:  # what a process left that was killed while it wrote
+                    self.folder.sweep()
+                    self.swept = True
                 self.note(message, round, "down")
                 self.policy.check_privacy(self.plan.settings.method.privacy)
                 if self.policy.max_epsilon is not None:

@@ -24,7 +24,8 @@ class Policy:
     """A site's rule.
 
     Attributes:
-        forbid_names: patterns (``*`` stands for anything) of tensors that never leave.
+        forbid_names: patterns (``*`` stands for anything) of tensors that never leave, whatever
+            stands before a dot in front of them: ``head.*`` is ``direction.head.bias``, too.
         max_bytes: most bytes of tensors in one message; None for no limit.
         max_rounds: most rounds of one run that the site trains in, as it counts them itself; None
             for no limit.
@@ -66,7 +67,9 @@ class Policy:
             PolicyError: naming what the policy forbids.
         """
         for name in message.tensors:
-            if any(fnmatchcase(name, pattern) for pattern in self.forbid_names):
+            parts = name.split(".")
+            tails = [".".join(parts[start:]) for start in range(len(parts))]
+            if any(fnmatchcase(tail, one) for one in self.forbid_names for tail in tails):
                 raise PolicyError(f"the site's policy does not let '{name}' leave")
         total = sum(tensor.nbytes for tensor in message.tensors.values())
         if self.max_bytes is not None and total > self.max_bytes:
