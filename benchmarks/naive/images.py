@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 Listed = list[tuple[Path, int | str]]
@@ -43,7 +43,8 @@ def augmented(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     if rng.random() < 0.75:
-        image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.8, 1.2))
+        shift = rng.uniform(-0.2, 0.2) * 255
+        image = image.point([min(255, max(0, round(v + shift))) for v in range(256)] * 3)
     if rng.random() < 0.7:
         which = rng.integers(3)
         if which == 0:
