@@ -880,6 +880,19 @@ def test_the_scores_after_the_last_round_are_no_round_of_training(small, tmp_pat
         assert desk.answer(other).kind == kind
 
 
+def test_a_run_stays_the_same_for_a_version_with_more_settings(small, tmp_path, quick):
+    """A plan of before lacks what has a default now."""
+    plan = Loopback(tmp_path, "fedavg", small).plan
+    values = json.loads(json.dumps(plan.as_dict()))
+    assert Plan.from_dict(values, ("tests.",)).fingerprint == plan.fingerprint
+    del values["settings"]["schedule"]["max_batch"]
+    before = Plan.from_dict(json.loads(json.dumps(values)), ("tests.",))
+    assert before.settings.method.schedule.max_batch is None
+    assert before.as_dict() == values
+    again = Plan.from_dict(before.as_dict(), ("tests.",))
+    assert again.fingerprint == before.fingerprint != plan.fingerprint
+
+
 def test_only_a_runs_own_files_can_be_named():
     whole = "0" * 64
     for kind, name in (

@@ -39,6 +39,8 @@ class Plan:
         form: in which form files with many slices are used.
         sites: for each client of the engine, in the order of the sites, the site's name.
         facts: what is known of the data, for `results.json`.
+        said: the settings as they came, where they came from elsewhere: a later version has more
+            of them, and still is in the same run.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Plan:
     form: Form
     sites: Mapping[str, str]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def task(self) -> Task:
@@ -64,7 +67,7 @@ class Plan:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of settings, classes and form: who has another one has another run."""
         return fingerprint(
-            {"settings": fingerprint(as_dict(self.settings))}
+            {"settings": fingerprint(self.said or as_dict(self.settings))}
             | {"classes": self.classes, "form": asdict(self.form), "sites": dict(self.sites)}
         )
 
@@ -72,7 +75,7 @@ class Plan:
         """The plan as plain nested values."""
         return {
             "name": self.name,
-            "settings": as_dict(self.settings),
+            "settings": dict(self.said or as_dict(self.settings)),
             "classes": list(self.classes),
             "form": asdict(self.form),
             "sites": dict(self.sites),
@@ -127,6 +130,7 @@ class Plan:
                 form=Form(**form),
                 sites={plain_name(str(c)): str(site) for c, site in values["sites"].items()},
                 facts=dict(values["facts"]),
+                said=settings,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SettingsError(f"this is not the plan of a run: {error!r}") from error
