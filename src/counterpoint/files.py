@@ -211,16 +211,18 @@ def append_text(path: Path, text: str) -> int:
     Raises:
         WriteError: if the disk is full or the file can't be written.
     """
-    before = path.stat().st_size if path.exists() else 0
+    before = None
     try:
         with open(path, "ab") as file:
+            before = file.tell()
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
             return file.tell()
     except OSError as error:
-        with suppress(OSError):  # no half a line, which the next one would go on with
-            os.truncate(path, before)
+        if before is not None:  # no half a line, which the next one would go on with
+            with suppress(OSError):
+                os.truncate(path, before)
         raise write_error(path, error) from error
 
 
