@@ -686,18 +686,24 @@ def test_a_global_model_of_other_shapes_is_not_taken(small, tmp_path, quick):
 
 # What a site guards by itself, whatever the server asks
 
+
+def orders_to_west(engine):
+    """Do the run and give the orders that the site west had, the first round's first."""
+    asked = []
+    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
+    engine.run()
+    return [message for site, message in asked if site == "west" and message.kind == "visit"]
+
+
 NOISED = {"privacy": "payload", "noise": 1.0, "statistics": "group", "rounds": 2}
 
 
 def test_with_noise_a_round_is_answered_once(small, tmp_path, quick):
     """Answers with noise that is drawn anew each time would have it averaged out."""
     engine = Loopback(tmp_path, "fedavg", small, **NOISED)
-    asked = []
-    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
-    engine.run()
+    orders = orders_to_west(engine)
     assert not warnings(engine)
-    messages = [m for site, m in asked if site == "west" and m.kind == "visit"]
-    first, second = messages[:2]
+    first, second, *_ = orders
     desk = engine.desk("west")
     assert desk.answer(second).packed() == desk.answer(second).packed()
     assert desk.answer(second).kind == "visit"
@@ -718,11 +724,9 @@ def test_with_noise_a_round_is_answered_once(small, tmp_path, quick):
 def test_with_noise_the_last_scores_are_told_once(small, tmp_path, quick):
     """Fine-tuned after the last merge, they are of noise that would be drawn anew."""
     engine = Loopback(tmp_path, "finetune", small, **NOISED | {"finetune_epochs": 1})
-    asked = []
-    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
-    engine.run()
+    orders = orders_to_west(engine)
     assert not warnings(engine)
-    *_, last = [m for site, m in asked if site == "west" and m.kind == "visit"]
+    *_, last = orders
     assert last.says["round"] == 3
     desk = engine.desk("west")
     assert desk.answer(last).packed() == desk.answer(last).packed()
@@ -826,11 +830,8 @@ def test_a_site_and_a_class_by_any_name_are_read(small, tmp_path, quick):
 
 
 def test_an_order_for_another_place_is_refused(engine):
-    asked = []
-    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
-    engine.run()
-    message = next(m for site, m in asked if site == "west" and m.kind == "visit")
-    other = Message("visit", message.says | {"number": 7}, message.tensors)
+    orders = orders_to_west(engine)
+    other = Message("visit", orders[0].says | {"number": 7}, orders[0].tensors)
     assert engine.desk("west").answer(other).kind == "refused"
 
 
@@ -869,14 +870,11 @@ def test_an_epsilon_that_would_let_all_pass_is_refused(odd):
 def test_the_scores_after_the_last_round_are_no_round_of_training(small, tmp_path, quick):
     engine = Loopback(tmp_path, "fedavg", small)
     engine.policies["west"] = Policy(max_rounds=3)
-    asked = []
-    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
-    engine.run()
+    orders = orders_to_west(engine)
     desk = engine.desk("west")
     assert desk.memory.trained == [1, 2, 3]  # of two
-    again = next(m for site, m in asked if site == "west" and m.says.get("round") == 1)
     for number, kind in enumerate(["visit", "refused"]):
-        other = Message("visit", again.says | {"x": number}, again.tensors)
+        other = Message("visit", orders[0].says | {"x": number}, orders[0].tensors)
         assert desk.answer(other).kind == kind
 
 
@@ -912,12 +910,9 @@ def test_only_a_runs_own_files_can_be_named():
 def test_a_round_that_the_run_does_not_have_is_not_worked(small, tmp_path, quick, round):
     """Each would count as another one, with noise of its own."""
     engine = Loopback(tmp_path, "fedavg", small, **NOISED)
-    asked = []
-    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
-    engine.run()
+    orders = orders_to_west(engine)
     desk = engine.desk("west")
-    message = next(m for site, m in asked if site == "west" and m.kind == "visit")
-    other = Message("visit", message.says | {"round": round}, message.tensors)
+    other = Message("visit", orders[0].says | {"round": round}, orders[0].tensors)
     assert desk.answer(other).says["reason"] == "the message is not as it should be"
     assert desk.memory.trained == [1, 2, 3]
 
@@ -925,13 +920,10 @@ def test_a_round_that_the_run_does_not_have_is_not_worked(small, tmp_path, quick
 def test_rounds_that_are_counted_are_not_counted_anew(small, tmp_path, quick):
     engine = Loopback(tmp_path, "fedavg", small)
     engine.policies["west"] = Policy(max_rounds=3)
-    asked = []
-    engine.change = lambda site, message, reply: asked.append((site, message)) or reply
-    engine.run()
+    orders = orders_to_west(engine)
     desk = engine.desk("west")
     (desk.folder.state / "register.json").write_text("{")
-    message = next(m for site, m in asked if site == "west" and m.kind == "visit")
-    other = Message("visit", message.says | {"x": 1}, message.tensors)
+    other = Message("visit", orders[0].says | {"x": 1}, orders[0].tensors)
     assert "is damaged or missing" in desk.answer(other).says["reason"]
 
 
@@ -955,12 +947,10 @@ def test_a_layer_that_never_leaves_does_not_under_another_name_either(
 
 
 def test_what_came_down_is_in_the_sites_record(engine):
-    orders = []
-    engine.change = lambda site, message, reply: orders.append((site, message)) or reply
-    engine.run()
+    orders = orders_to_west(engine)
     record = read_record(engine.folder / "west")
     down = record[(record["direction"] == "down") & (record["kind"] == "visit")]
-    came = [m for site, m in orders if site == "west" and m.kind == "visit" and m.tensors]
+    came = [message for message in orders if message.tensors]
     assert came
     for message in came:
         rows = down[down["round"] == message.says["round"]].set_index("name")["sha256"]

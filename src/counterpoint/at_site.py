@@ -70,14 +70,14 @@ def work(client: Client, job: Job, report: Report) -> Answer:
             report(event)
     name = f"site-{order.number:04d}-{order.round:05d}"
     candidate = keep_candidate(job, f"{name}-candidate", visit) if order.keep_candidate else None
-    answer = Answer(visit, keep_here(job, f"{name}-state", visit.state), candidate)
+    answer = Answer(visit, keep_own(job, f"{name}-state", visit.state), candidate)
     visit.state, visit.candidate = {}, {}  # they are in files, and stay at the site
     if job.lock:
         visit.payload = job.lock.seal(visit.payload, visit.weight)
     return answer
 
 
-def keep_here(job: Job, name: str, tensors: Payload) -> Kept:
+def keep_own(job: Job, name: str, tensors: Payload) -> Kept:
     """Write a file of the site's; of one on this machine, whoever has the answer flushes it."""
     salt = secrets.token_hex() if job.afar else ""
     return keep(job.folder, name, tensors, salt, flush=job.afar)
@@ -86,10 +86,10 @@ def keep_here(job: Job, name: str, tensors: Payload) -> Kept:
 def keep_candidate(job: Job, name: str, visit: Visit) -> Kept:
     """Write a site's candidate model; one that all sites have is written once, and named by all."""
     if job.afar or not visit.common:
-        return keep_here(job, name, visit.candidate)
+        return keep_own(job, name, visit.candidate)
     earlier = common_candidate(job.folder, job.order.round)
     linked = keep_again(job.folder, name, earlier[0]) if earlier else None
-    earlier[:] = [linked or keep_here(job, name, visit.candidate)]
+    earlier[:] = [linked or keep_own(job, name, visit.candidate)]
     return earlier[0]
 
 

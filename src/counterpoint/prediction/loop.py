@@ -101,18 +101,17 @@ def predict(
             "probabilities are in predictions.csv already; to write them by pixel is for models "
             "that segment"
         )
-    left_out = _LeftOut(report)
+    left_out = _LeftOut(report) if skip_bad else None
     places = [images] if isinstance(images, str | os.PathLike) else images
-    files = find_images(places, left_out.missing if skip_bad else None)
+    files = find_images(places, left_out.missing if left_out else None)
     place = choose_device(device)
     with nullcontext() if out is None else new_folder(Path(out)) as folder:
-        skipped = left_out if skip_bad else None
-        work = _Work(chosen, files, folder, probabilities, skipped, batch_size, place, report)
+        work = _Work(chosen, files, folder, probabilities, left_out, batch_size, place, report)
         with memory_in_words("a smaller --batch-size, or --device cpu"):
             table = pd.DataFrame(list(work.rows()))
         if folder:
             write_text(folder / "predictions.csv", table.to_csv(index=False))
-            if left_out.rows:
+            if left_out and left_out.rows:
                 write_text(folder / "left_out.csv", pd.DataFrame(left_out.rows).to_csv(index=False))
             write_text(folder / "model.json", json.dumps(chosen.card, indent=1, ensure_ascii=False))
     return table

@@ -158,8 +158,8 @@ def clipped_sum(gradients: Mapping[str, Tensor], clip: float) -> dict[str, Tenso
     parts = [g.double().square().unsqueeze(-1).flatten(1).sum(1) for g in gradients.values()]
     squares = torch.stack(parts).sum(0)
     factors = (clip / squares.sqrt().clamp(min=1e-300)).clamp(max=1)
-    if not bool(squares.isfinite().all()):
-        whole = squares.isfinite()
+    whole = squares.isfinite()
+    if not bool(whole.all()):
         factors, gradients = factors[whole], {n: g[whole] for n, g in gradients.items()}
     return {n: torch.einsum("n,n...->...", factors.to(g), g) for n, g in gradients.items()}
 
