@@ -1,6 +1,7 @@
 """What all commands have in common: completion, --quiet, --json, progress, and errors in words."""
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -24,12 +25,20 @@ from counterpoint.cli.complete import WORDS, names
 from counterpoint.crew import told
 from counterpoint.data import datasets, write_phantom
 from counterpoint.data.downloads import DOWNLOADS
+from counterpoint.figures import FIGURES
+from counterpoint.figures.convergence import AGAINST
+from counterpoint.landscape.view import SHAPES, View
 from counterpoint.methods import Schedule, methods
 from counterpoint.models import MODELS
-from counterpoint.report.live import Display
+from counterpoint.remote.audit import Line, record
+from counterpoint.report.live import Display, live_display
 from counterpoint.report.logs import LOGS
 from counterpoint.settings import CHOICES, Data
 from counterpoint.statistics import Statistics
+from counterpoint.study.budget import Budget
+from counterpoint.study.entry import Entry
+from counterpoint.study.live import Board
+from counterpoint.study.plan import Planned
 from counterpoint.tasks import Loss
 
 
@@ -67,6 +76,13 @@ def test_completion_knows_what_there_is() -> None:
     assert set(WORDS["volumes"]) == set(literal(Data, "volumes"))
     assert set(WORDS["model"]) == set(MODELS)
     assert WORDS["log"] == tuple(LOGS)
+    assert WORDS["figure"] == tuple(FIGURES)
+    assert set(WORDS["shape"]) == set(SHAPES)
+    assert WORDS["against"] == tuple(AGAINST)
+    assert WORDS["budget"] == get_args(Budget)
+    for name, words in (("split", "split"), ("statistics", "statistics of a landscape")):
+        for word in WORDS[words]:
+            assert getattr(View(**{name: word}), name) == word
 
 
 @pytest.mark.parametrize(
@@ -230,10 +246,10 @@ def test_ctrl_c_tells_what_is_there_to_go_on_with(
     (out / "settings.yaml").touch()
     told = call(f"run fedavg phantom --out {out}")[2]
     go_on = f"go on with `counterpoint resume {out}`"
-    assert told == f"\nstopped before a round was complete, {go_on}\n"
+    assert told == f"\nstopped before a round was complete; {go_on}\n"
     (out / "state" / "round-00001.json").touch()
     told = call(f"run fedavg phantom --out {out}")[2]
-    assert told == f"\nstopped: complete rounds are kept, {go_on}\n"
+    assert told == f"\nstopped: complete rounds are kept; {go_on}\n"
 
 
 def test_ctrl_c_in_a_study_speaks_of_complete_rounds_where_there_are_any(
@@ -327,3 +343,116 @@ def test_completion_is_fast() -> None:
     before = time.process_time() + os.times().children_user
     subprocess.run([sys.executable, "-m", "counterpoint.cli"], env=env, capture_output=True)
     assert time.process_time() + os.times().children_user - before < 1
+
+
+def test_warnings_of_a_run_stay_on_the_terminal() -> None:
+    """What is drawn is wiped away at the end; words are printed above it, once."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=60, height=10)
+    with live_display(console) as report:
+        report({"warning": "the disk is odd"})
+        for number in range(30):
+            report({"note": f"note {number}"})
+    shown = screen.getvalue()
+    assert shown.count("warning: the disk is odd") == 1
+    assert all(f"note: note {number}\n" in shown for number in range(30))
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_study_says_once_what_all_its_runs_say(quiet: bool) -> None:
+    screen = io.StringIO()
+    board = Board(Console(file=screen, width=80), quiet)
+    for name in ("a", "b"):
+        run = Planned(Entry("fedavg", name=name), 1, Path(name), Path("log"))
+        board.take(run, {"warning": "the split leaks: 3 of 9"})
+        board.take(run, {"note": "a split was made"})
+        board.take(run, {"warning": f"a word of {name}"})
+    shown = screen.getvalue().splitlines()
+    assert shown == [
+        "a, seed 1: warning: the split leaks: 3 of 9",
+        *([] if quiet else ["a, seed 1: note: a split was made"]),
+        "a, seed 1: warning: a word of a",
+        "b, seed 1: warning: a word of b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("inspect ~nobody-at-all/x", "'~nobody-at-all/x' is neither a data set"),
+        ("run fedavg ~nobody-at-all/x", "'~nobody-at-all/x' is neither a data set"),
+        ("run fedavg retina --root ~nobody-at-all/x", "~nobody-at-all/x"),
+        ("flower simulate fedavg phantom --out -odd-", "choose another --out"),
+        ("flower simulate pooled phantom", "trains on the data of all sites in one place"),
+        ("flower simulate fedavg phantom --holdout east", "use `counterpoint run`"),
+        (
+            "compare fedavg:lr=0.5 --vary lr=0.1,0.2 --data phantom --out s",
+            "is varied for all entries",
+        ),
+        ("compare fedavg:lr=0.5,lr=0.1 --data phantom --out s", "lr is given twice"),
+        ("methods --task nonsense", "nonsense"),
+        ("flare submit nowhere", "nowhere"),
+    ],
+)
+def test_wrong_words_are_told_before_anything_is_done(
+    words: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = words.replace("-odd-", "'a b'")
+    code, shown, told = call(words)
+    assert (code, shown) == (2, "")
+    assert sentence in told
+    assert "bug" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_needs_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container whose user has none; a folder called ~ would be made otherwise."""
+    monkeypatch.delenv("COUNTERPOINT_CACHE", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: f"~/.cache/{name}")
+    monkeypatch.setattr(Path, "expanduser", raises_runtime_error)
+    code, _, told = call("inspect phantom")
+    assert code == 2
+    assert "name a folder: COUNTERPOINT_CACHE" in told
+
+
+def raises_runtime_error(_: Path) -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "sentence"),
+    [
+        ("privacy: {kind: records, noise: 2}", "", "so privacy.kind would be lost"),
+        ("encrypt: true", "", "so encrypt would be lost"),
+        ("encrypt: true", "--encrypt", ""),
+        ("schedule: {rounds: 1}", "", ""),
+        ("local: {kind: deputy}\nmachine: {threads: 1}", "", "note: of FILE, local, machine are"),
+    ],
+)
+def test_what_a_study_does_not_take_of_a_file_is_said(
+    lines: str, options: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("counterpoint.study.compare"), "compare", interrupt)
+    file = tmp_path / "my.yaml"
+    file.write_text(lines)
+    words = f"compare fedavg --data phantom --config {file} --out {tmp_path / 's'} {options}"
+    code, _, told = call(words)
+    assert code == (2 if "lost" in sentence else 130)
+    assert sentence.replace("FILE", str(file)) in told
+    if not sentence:
+        assert "taken" not in told
+
+
+def test_a_record_is_never_cut_off(tmp_path: Path) -> None:
+    """Without a terminal there are 80 columns for ten fields, one a checksum of 64 letters."""
+    digest = "".join(f"{number:02x}" for number in range(32))
+    time = "2026-11-24T01:02:03.456+00:00"
+    line = Line(time, "run-1", 1, "out", "answer", "head.weight", "3x4", 48, digest, "server")
+    record(tmp_path, [line])
+    code, shown, _ = call(f"audit {tmp_path} --tensors")
+    assert code == 0
+    assert "…" not in shown
+    rows = [row.split("│") for row in shown.splitlines() if "│" in row]
+    columns = ["".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)]
+    assert {digest, time, "head.weight"} <= {*columns}

@@ -379,6 +379,16 @@ def test_patients_that_are_not_known_are_not_claimed(copied):
     assert "WARNING: it is not known whose all test images are" in notes
 
 
+def test_a_table_says_what_its_data_lack(copied):
+    """Each once, however many runs noted it."""
+    leak = "the split leaks: 3 of 9 test images share a group with train images"
+    for file in copied.glob("*/results.json"):
+        changed(file, data_notes=[leak, "4 images are missing and were left out", "a split"])
+    notes = find(study_in(copied)).notes
+    assert notes[:2] == [f"WARNING: {leak}", "4 images are missing and were left out"]
+    assert "a split" not in notes
+
+
 def test_few_patients_are_few_in_any_seed():
     """Seven in one seed and seven others in the next are not fourteen."""
     cases = {

@@ -9,15 +9,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
 import counterpoint
+from counterpoint import api
+from counterpoint.api import moved
 from counterpoint.data import write_phantom
 from counterpoint.errors import DataError, SettingsError, StateError, TrainingError
 from counterpoint.methods import find_method
+from counterpoint.report.table import results_table
 from counterpoint.results import retrogress, runs_in
-from counterpoint.settings import read_file
+from counterpoint.settings import make_settings, read_file
 from counterpoint.statistics import recalibrate
 from tests.running import Stopped, assert_same, stop_in
 
@@ -77,10 +81,6 @@ def test_site_names_that_pandas_takes_for_nothing_and_very_long_ones(
     assert set(result.scores["site"]) == {*names.values(), "south"}
     assert result.results["bytes"]["up_per_round_and_site"] > 0
     assert result.model(long)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
-    from rich.console import Console
-
-    from counterpoint.report.table import results_table
-
     console = Console(record=True, width=200)
     console.print(results_table(result))
     assert "St. Mary [north]" in console.export_text()
@@ -176,6 +176,60 @@ def test_changed_settings_are_noticed(folder: Path, tmp_path: Path) -> None:
             counterpoint.resume(tmp_path / "run")
     file.write_text(text)
     counterpoint.resume(tmp_path / "run", workers=2)  # the machine's settings may change
+
+
+def test_a_run_goes_on_where_its_data_have_moved(folder: Path, tmp_path: Path) -> None:
+    data = renamed(folder, tmp_path / "data", {})
+    whole = run(data, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(StateError, match=r"no longer at .*data; say where they are by --root"):
+        counterpoint.resume(tmp_path / "run")
+    with pytest.raises(SettingsError, match="choose another by --device"):
+        counterpoint.resume(tmp_path / "run", root=tmp_path / "elsewhere", device="cuda:77")
+    again = counterpoint.resume(
+        tmp_path / "run", root=tmp_path / "elsewhere", device="cpu", threads=1
+    )
+    assert again.results["test"] == whole.results["test"]
+
+
+def test_a_named_data_set_may_move_as_well() -> None:
+    settings = make_settings("fedavg", "retina", {"data.root": "/before", "task": "segmentation"})
+    assert (moved(settings, "now").data.name, moved(settings, "now").data.root) == ("retina", "now")
+    own = make_settings("fedavg", "/before.csv", {})
+    assert (moved(own, "now.csv").data.name, moved(own, "now.csv").data.root) == ("now.csv", None)
+
+
+def test_too_little_memory_for_a_trial_is_said_in_words(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*_: object) -> int:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+    monkeypatch.setattr(api, "choose_workers", greedy)
+    with pytest.raises(TrainingError, match="there is too little memory; try fewer --workers"):
+        counterpoint.run("fedavg", folder, out=tmp_path / "run", rounds=1, image_size=32)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_leak_is_a_warning_of_a_run(folder: Path, tmp_path: Path) -> None:
+    data = renamed(folder, tmp_path / "data", {})
+    for table in data.glob("*/labels.csv"):
+        rows = pd.read_csv(table)
+        rows["split"] = [("train", "test", "validation")[n % 3] for n in range(len(rows))]
+        rows.assign(group="one patient").to_csv(table, index=False)
+    events: list[dict[str, object]] = []
+    options = SHORT | {"data.protocol": "given"}
+    result = counterpoint.run(
+        "fedavg", data, out=tmp_path / "run", settings=options, report=events.append
+    )
+    said = [str(event["warning"]) for event in events if "warning" in event]
+    assert any("the split leaks" in words for words in said)
+    console = Console(record=True, width=200)
+    console.print(results_table(result, notes=False))  # as --quiet shows it
+    shown = console.export_text()
+    assert "warning: " in shown
+    assert "note: " not in shown
 
 
 @pytest.mark.parametrize(

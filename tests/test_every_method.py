@@ -239,7 +239,7 @@ def test_the_list_of_methods_gives_the_options_that_make_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the list says of a method, said of FedAvg, has the same parts."""
-    table = methods_table(list(methods()))
+    table = methods_table(list(methods()), "classification")
     names, compositions = (list(column.cells) for column in table.columns)
     assert names == list(methods())
     for name, composition in zip(names, compositions, strict=True):

@@ -10,7 +10,15 @@ import torch
 
 import counterpoint.data as readers
 from counterpoint.calibration import choose_workers
-from counterpoint.crew import Event, Report, choose_device, one_at_a_time, share_cores, told
+from counterpoint.crew import (
+    Event,
+    Report,
+    choose_device,
+    memory_in_words,
+    one_at_a_time,
+    share_cores,
+    told,
+)
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.effects import without_effect
 from counterpoint.encryption import require_enough
@@ -21,6 +29,7 @@ from counterpoint.first import new_predictor
 from counterpoint.folder import RunFolder
 from counterpoint.methods import Method
 from counterpoint.privacy import require_slices_apart
+from counterpoint.report.words import leaks
 from counterpoint.results import Result
 from counterpoint.settings import Data, Settings, changed, full_names, make_settings
 from counterpoint.tasks import Task, make_task
@@ -124,7 +133,7 @@ def prepare(
     made = task_of(chosen, federation)
     new_predictor(chosen.method, made, input_shape(federation, chosen))  # fails here, if it does
     workers, threads = _cores(chosen, federation, device)
-    chosen = _with_machine(chosen, chosen.machine.workers and workers, threads)
+    chosen = _with_machine(chosen, workers=chosen.machine.workers and workers, threads=threads)
     return chosen, *_decode(chosen, federation, report)
 
 
@@ -133,18 +142,28 @@ def resume(
     *,
     data: Federation | None = None,
     method: Method | None = None,
+    root: str | os.PathLike[str] | None = None,
+    device: str | None = None,
     workers: int | None = None,
+    threads: int | None = None,
     report: Report = ignore,
 ) -> Result:
     """Go on with a run that was stopped; the end is bit for bit that of a run never stopped.
 
-    ``data`` and ``method`` are needed only where the run was given a federation or a method that
-    was made by hand.
-    ``workers`` may be another number than before.
+    Args:
+        out: the run's folder.
+        data: needed only where the run was given a federation that was made by hand.
+        method: the same for a method.
+        root: folder of a named data set, or your own table or folder, where it has moved.
+        device: another one than before; its arithmetic may round otherwise.
+        workers: another number than before.
+        threads: the same.
+        report: is told of every score as it comes.
 
     Raises:
-        StateError: if the folder is not a run's, its data changed, or all saved rounds are
-            damaged.
+        StateError: if the folder is not a run's, its data moved or changed, or all saved rounds
+            are damaged.
+        SettingsError: if there is no such device here.
     """
     folder, report = RunFolder.open(at_home(Path(out))), one_at_a_time(report)
     chosen = folder.settings(method)
@@ -157,12 +176,37 @@ def resume(
             "to go on with it; a rehearsal (simulate) can't be gone on with: start it again with "
             "another --out"
         )
-    if workers is not None:
-        chosen = _with_machine(chosen, workers, chosen.machine.threads or 1)
-    federation, sites = _decode(chosen, data or read_data(chosen, report), report)
+    chosen = _with_machine(chosen, device=device, workers=workers, threads=threads)
+    try:
+        choose_device(chosen.machine.device)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; choose another by --device") from error
+    federation = data or read_data(_where_data_are(chosen, root), report)
+    federation, sites = _decode(chosen, federation, report)
     _require_same_data(folder, federation)
     made = task_of(chosen, federation)
     return _leave(federate(folder, chosen, federation, made, sites, report))
+
+
+def moved(settings: Settings, root: str | os.PathLike[str]) -> Settings:
+    """Settings with the data in another place: a named data set's folder, or one's own table."""
+    data, place = settings.data, os.fspath(at_home(Path(root)))
+    if data.name in readers.datasets():
+        data = dataclasses.replace(data, root=place)
+    else:
+        data = dataclasses.replace(data, name=place)
+    return dataclasses.replace(settings, data=data)
+
+
+def _where_data_are(settings: Settings, root: str | os.PathLike[str] | None) -> Settings:
+    """Settings with the place of the data that is given, or the one of before if it is there."""
+    if root is not None:
+        return moved(settings, root)
+    data = settings.data
+    before = data.root if data.name in readers.datasets() else data.name
+    if before and not Path(before).exists():
+        raise StateError(f"the data are no longer at {before}; say where they are by --root")
+    return settings
 
 
 def _require_same_data(folder: RunFolder, federation: Federation) -> None:
@@ -237,7 +281,7 @@ def _decode(
         progress=told(report, "decoded"),
     )
     for note in federation.notes:
-        report({"note": note})
+        report({"warning" if leaks(note) else "note": note})
     if federation.form.dimensions == 3 and settings.method.schedule.augmentation == "prrfl":
         raise SettingsError(
             "augmentation 'prrfl' is for 2-D images; use --augmentation flips for volumes"
@@ -285,11 +329,13 @@ def _calibrated(settings: Settings, federation: Federation, task: Task, report: 
     workers, threads = _cores(settings, federation, device)
     if device.type == "cpu":
         images, shape = _images(settings, federation), input_shape(federation, settings)
-        workers = choose_workers(settings, task, shape, images, workers, threads, report)
-    return _with_machine(settings, workers, threads)
+        with memory_in_words():
+            workers = choose_workers(settings, task, shape, images, workers, threads, report)
+    return _with_machine(settings, workers=workers, threads=threads)
 
 
-def _with_machine(settings: Settings, workers: int | None, threads: int) -> Settings:
-    values = {"workers": workers, "threads": threads}
-    machine = changed(settings.machine, "machine", values)
+def _with_machine(settings: Settings, **values: str | int | None) -> Settings:
+    """Settings with what is given of the machine."""
+    given = {name: value for name, value in values.items() if value is not None}
+    machine = changed(settings.machine, "machine", given)
     return dataclasses.replace(settings, machine=machine)

@@ -188,7 +188,8 @@ def gather(
         except BrokenProcessPool as error:
             raise TrainingError(
                 "a worker process was ended from outside, often for want of memory; "
-                "try fewer --workers or a smaller --batch-size, then `counterpoint resume`"
+                "go on with `counterpoint resume RUN --workers 1`, or start again with --max-batch "
+                "(batches in parts) or a smaller --batch-size"
             ) from error
 
     try:

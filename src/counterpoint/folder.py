@@ -8,7 +8,6 @@ then the round has not happened. The two newest are kept: if one is damaged, the
 import errno
 import hashlib
 import json
-import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from counterpoint.files import (
 )
 from counterpoint.kept import Kept
 from counterpoint.methods import Method
+from counterpoint.report.words import typed
 from counterpoint.settings import Settings, as_dict, from_dict, to_yaml
 from counterpoint.spare import put_aside
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
@@ -150,7 +150,7 @@ class RunFolder:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
         if taken and not RunFolder(path).half_made:
             go_on = (
-                f"go on with it by `counterpoint resume {shlex.quote(str(path))}`, or choose"
+                f"{going_on(path)}, or choose"
                 if (path / "settings.yaml").exists() and not RunFolder(path).across_sites
                 else "choose"
             )
@@ -402,3 +402,13 @@ def _csv_line(row: Mapping[str, object], columns: Iterable[str]) -> str:
             text = '"' + text.replace('"', '""') + '"'
         cells.append(text)
     return ",".join(cells) + "\n"
+
+
+def going_on(path: Path) -> str:
+    """How to go on with a run that was stopped."""
+    if RunFolder(path).across_sites:  # whose sites have their states, or had them
+        return (
+            "to go on with a run across sites, submit its job again; a rehearsal can't be gone on "
+            "with, start it again with another --out"
+        )
+    return f"go on with `counterpoint resume {typed(path)}`"

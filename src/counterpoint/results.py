@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -18,10 +17,12 @@ from counterpoint.data.site import Form
 from counterpoint.encryption import account_of_encryption
 from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.files import at_home, is_whole, write_tensors
+from counterpoint.folder import going_on
 from counterpoint.kept import Kept
 from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, load_model, model_card
 from counterpoint.privacy import account
+from counterpoint.report.words import typed
 from counterpoint.settings import Settings
 from counterpoint.tasks import Task
 
@@ -62,10 +63,7 @@ class Result:
                     f"{self.path} is not the folder of a run (of a folder with several runs, "
                     "`counterpoint report` makes a page)"
                 ) from error
-            raise StateError(
-                f"{self.path} has no results yet; go on with "
-                f"`counterpoint resume {shlex.quote(str(self.path))}`"
-            ) from error
+            raise StateError(f"{self.path} has no results yet; {going_on(self.path)}") from error
         except OSError as error:
             raise StateError(f"{file} can't be read: {error.strerror or error}") from error
         except (ValueError, TypeError) as error:
@@ -76,7 +74,7 @@ class Result:
 
     @property
     def _anew(self) -> str:
-        return f"remove it, and `counterpoint resume {self.path}` makes it anew"
+        return f"remove it, and `counterpoint resume {typed(self.path)}` makes it anew"
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -127,7 +125,7 @@ class Result:
         if not there:
             raise StateError(
                 f"{self.path} has no models yet; is it a run, and is it finished? "
-                f"`counterpoint resume {self.path}` goes on with one"
+                f"`counterpoint resume {typed(self.path)}` goes on with one"
             )
         personal = [unquote(name) for name in there if name != "global"]
         if site is None:
@@ -156,7 +154,7 @@ def runs_in(folder: str | Path) -> list[Result]:
     if not runs:
         begun = [folder / "settings.yaml", *sorted(folder.glob("*/settings.yaml"))]
         stopped = [file.parent for file in begun if file.is_file()]
-        hint = f"; go on with one by `counterpoint resume {stopped[0]}`" if stopped else ""
+        hint = f"; {going_on(stopped[0])}" if stopped else ""
         raise StateError(f"{folder} is no finished run, and holds none{hint}")
     return runs
 

@@ -1,6 +1,7 @@
 """What the commands of all engines share: the options of `run`, a rehearsal, a consortium."""
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +41,8 @@ def rehearsed(simulate: "Callable[..., Result]", given: dict[str, Any], **own: i
     """Do a run on an engine's processes on this machine, and show its results."""
     options = settings_from(**given)
     method, data = given["method"], given["data"]
-    folder = given["to"] or usual_folder(method, data, options)
+    usual = usual_folder(method, data, options)
+    folder = given["to"] or usual.with_name(re.sub(r"[^\w.-]+", "-", usual.name))
     with shown_live(folder) as report:
         result = simulate(method, data, out=folder, report=report, settings=options, **own)
     show_result(result)
@@ -61,7 +63,7 @@ def consortium_of(given: dict[str, Any]) -> "tuple[Plan, Path, dict[str, str | N
     folder = given["to"] or Path("consortium")
     sites, classes = options.pop("data.sites"), options.pop("data.classes", None)
     root, data = options.pop("data.root", None), given["data"]
-    plan = plan_without_data(folder.name, given["method"], data, sites, classes, options)
+    plan = plan_without_data(folder.absolute().name, given["method"], data, sites, classes, options)
     return (
         plan,
         folder,

@@ -5,7 +5,6 @@ import inspect
 import json
 import os
 import select
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -86,7 +85,7 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
                 traceback.print_exc()
             fail(str(error), 2 if isinstance(error, DataError | SettingsError) else 1)
         except (KeyboardInterrupt, typer.Abort):
-            kept = going_on(state["folder"]) if state.get("folder") else ""
+            kept = what_is_left(state["folder"]) if state.get("folder") else ""
             err.print(f"\nstopped{kept}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(130) from None
         except OSError as error:
@@ -132,26 +131,19 @@ def expanded(value: Any) -> Any:
     return at_home(value) if isinstance(value, Path) else value
 
 
-def quoted(path: Path) -> str:
-    """A path as it is typed in a shell."""
-    return shlex.quote(str(path))
-
-
 def rounds_in(folder: Path) -> bool:
     """Whether a round of a run is complete."""
     return any(folder.glob("state/round-*.json"))
 
 
-def going_on(folder: Path) -> str:
+def what_is_left(folder: Path) -> str:
     """What is left of a run that was stopped, and how to go on with it."""
-    from counterpoint.folder import RunFolder
+    from counterpoint.folder import going_on
 
     if not (folder / "settings.yaml").is_file():
         return " before anything was begun"
-    if RunFolder(folder).across_sites:  # a rehearsal, whose sites' files are gone
-        return "; a rehearsal can't be gone on with, start it again with another --out"
     kept = ": complete rounds are kept" if rounds_in(folder) else " before a round was complete"
-    return f"{kept}, go on with `counterpoint resume {quoted(folder)}`"
+    return f"{kept}; {going_on(folder)}"
 
 
 def fail(text: str, code: int) -> NoReturn:
@@ -189,6 +181,7 @@ def warn(text: str) -> None:
 def shown_live(folder: Path, logs: Iterable[str] = ()) -> "Iterator[Report]":
     """Show and log a run as it goes, and tell after Ctrl-C that ``folder`` can be gone on with."""
     from counterpoint.errors import WriteError
+    from counterpoint.folder import going_on
     from counterpoint.report.live import live_display
     from counterpoint.report.logs import logged
 
@@ -202,9 +195,7 @@ def shown_live(folder: Path, logs: Iterable[str] = ()) -> "Iterator[Report]":
         except WriteError as error:
             if not (folder / "settings.yaml").is_file():
                 raise
-            raise WriteError(
-                f"{error}: go on with `counterpoint resume {quoted(folder)}`"
-            ) from error
+            raise WriteError(f"{error}; {going_on(folder)}") from error
 
 
 def parsed(text: str, what: str) -> Any:

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from counterpoint.cli.common import command, err, fail, give, note, rounds_in, say, state
 from counterpoint.cli.complete import completes
@@ -54,6 +53,7 @@ def compare(
             help="What is the same for all: gradients (rounds, network, gradient evaluations), or "
             "nothing but what you give: epochs. [default: gradients]",
             rich_help_panel=STUDY,
+            autocompletion=completes("budget"),
         ),
     ] = None,
     baseline: Annotated[
@@ -87,7 +87,7 @@ def compare(
     grid = dict(named := [parse_vary(one) for one in vary or []])
     if len(grid) < len(named):
         fail("--vary: a setting is named twice; give all its values at once", 2)
-    with study_display(Console(quiet=True) if state["quiet"] else err) as report:
+    with study_display(err, quiet=state["quiet"]) as report:
         try:
             found = run_study(
                 methods or [],

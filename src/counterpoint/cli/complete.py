@@ -28,6 +28,12 @@ WORDS = {
     "train_limit": ("smallest",),
     "format": ("safetensors", "onnx", "torchscript", "program"),
     "source": ("prrfl", "harmofl"),
+    "budget": ("gradients", "epochs"),
+    "figure": ("retrogress", "convergence", "landscape", "sweep", "ablation", "sites"),
+    "against": ("rounds", "gradients", "bytes"),
+    "shape": ("surface", "line", "plane"),
+    "split": ("validation", "train"),
+    "statistics of a landscape": ("recalibrated", "saved"),
 }
 """Values that are fixed where they are read, in modules that take seconds to import."""
 

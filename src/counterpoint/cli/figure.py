@@ -10,13 +10,17 @@ import typer
 from rich.markup import escape
 
 from counterpoint.cli.common import command, err, fail, give, note, parsed, state, words
+from counterpoint.cli.complete import completes
 
 LANDSCAPE = "Landscape"
 
 
 @command
 def figure(
-    name: Annotated[str | None, typer.Argument(help="Which; left out, all are listed.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Which; left out, all are listed.", autocompletion=completes("figure")),
+    ] = None,
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Runs, or folders with a run in each subfolder.")
     ] = None,
@@ -31,7 +35,10 @@ def figure(
         str | None, typer.Option(help="Score to draw; left out, that which chose the models.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="convergence: rounds, gradients or bytes.")
+        str | None,
+        typer.Option(
+            help="convergence: rounds, gradients or bytes.", autocompletion=completes("against")
+        ),
     ] = None,
     x: Annotated[
         str | None, typer.Option("--x", help="sweep: setting on the axis; found if one varies.")
@@ -45,6 +52,7 @@ def figure(
             help="surface or line: along random directions; plane: through the global model and "
             "two sites' optima.",
             rich_help_panel=LANDSCAPE,
+            autocompletion=completes("shape"),
         ),
     ] = None,
     sites: Annotated[
@@ -52,13 +60,18 @@ def figure(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Loss on validation or train images.", rich_help_panel=LANDSCAPE),
+        typer.Option(
+            help="Loss on validation or train images.",
+            rich_help_panel=LANDSCAPE,
+            autocompletion=completes("split"),
+        ),
     ] = None,
     statistics: Annotated[
         str | None,
         typer.Option(
             help="Batch norm's at every point: recalibrated there, or as saved with the model.",
             rich_help_panel=LANDSCAPE,
+            autocompletion=completes("statistics of a landscape"),
         ),
     ] = None,
     images: Annotated[
@@ -91,7 +104,9 @@ def figure(
     ] = None,
     root: Annotated[
         Path | None,
-        typer.Option(help="Folder of the data, if it has moved.", rich_help_panel=LANDSCAPE),
+        typer.Option(
+            help="Folder or table of the data, if it has moved.", rich_help_panel=LANDSCAPE
+        ),
     ] = None,
 ) -> None:
     """Draw a figure of the papers from runs: PNG, SVG, PDF, and the numbers as CSV."""

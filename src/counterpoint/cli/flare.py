@@ -14,7 +14,7 @@ from counterpoint.cli.across import (
     rehearsed,
     with_options_of_run,
 )
-from counterpoint.cli.common import app, command, err, give, note, quoted, state
+from counterpoint.cli.common import app, command, err, give, note, state
 
 flare = typer.Typer(
     name="flare",
@@ -55,6 +55,7 @@ def init(
     """
     from counterpoint.flare.provision import write_consortium
     from counterpoint.flare.simulate import require_flare
+    from counterpoint.report.words import typed
 
     require_flare()
     plan, folder, data = consortium_of(given)
@@ -72,7 +73,7 @@ def init(
     give(
         escape(
             f"{folder} is ready. Look through {folder}/sites, then: "
-            f"counterpoint flare provision {quoted(folder)}"
+            f"counterpoint flare provision {typed(folder)}"
         ),
         {"folder": str(folder), "sites": list(plan.sites.values())},
     )
@@ -213,7 +214,9 @@ def audit(
     lines = read_record(folder)
     lines = lines[lines["run"] == run] if run else lines
     found = lines if tensors else summary(lines)
-    table = Table(*map(str, found.columns), title=Text(f"the record of {folder}"))
+    table = Table(title=Text(f"the record of {folder}"))
+    for name in found.columns:  # a narrow terminal breaks names and checksums, and loses nothing
+        table.add_column(str(name), overflow="fold")
     for row in found.astype(str).itertuples(index=False):
         table.add_row(*map(Text, row))
     give(table, found.to_dict("records"))

@@ -35,7 +35,8 @@ def methods(
         del settings["data"], settings["machine"]
         give(method_page(name, task), settings)
     else:
-        give(methods_table(list(known())), {n: method.summary for n, method in known().items()})
+        summaries = {n: method.summary for n, method in known().items()}
+        give(methods_table(list(known()), task), summaries)
 
 
 @command

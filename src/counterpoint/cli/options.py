@@ -84,6 +84,23 @@ def usual_folder(method: str, data: str, options: dict[str, Any]) -> Path:
     return Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
 
 
+def require_plain(config: Path, from_file: dict[str, Any], options: dict[str, Any]) -> None:
+    """Refuse a file for many methods that asks for privacy, and say what is not taken of it."""
+    for name, usual in (("privacy.kind", "none"), ("encrypt", False)):
+        if from_file.get(name, usual) != usual and name not in options:
+            fail(
+                f"{config}: of a file, only data and training are taken here, so {name} would be "
+                f"lost; give it as an option (--{name.partition('.')[0]}), or take it out",
+                2,
+            )
+    parts = dict.fromkeys(name.partition(".")[0] for name in from_file)
+    left = [
+        part for part in parts if part not in ("method", "data", "schedule", "privacy", "encrypt")
+    ]
+    if left:
+        note(f"of {config}, {', '.join(left)} are not taken: every method has its own")
+
+
 def settings_from(
     root: Path | None, config: Path | None, assignments: list[str] | None, **given: Any
 ) -> dict[str, Any]:

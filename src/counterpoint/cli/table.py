@@ -34,6 +34,7 @@ def table(
     """
     from counterpoint.data.layout import table_of
     from counterpoint.files import write_text
+    from counterpoint.report.words import typed
 
     try:
         parentheses = re.compile(group or "()").groups
@@ -52,7 +53,9 @@ def table(
     images, columns = dict(Counter(made["site"])), [str(name) for name in made]
     facts = {"table": str(file), "columns": columns, "images": images}
     give(escape("\n".join(f"{site}: {number} images" for site, number in images.items())), facts)
-    say(f"the table is {file} ({', '.join(columns)}); `counterpoint inspect {file}` shows it")
+    say(
+        f"the table is {file} ({', '.join(columns)}); `counterpoint inspect {typed(file)}` shows it"
+    )
     if group is None:
         note(
             "who is seen is not known, so images of one patient can't be kept in one part: name "

@@ -26,6 +26,7 @@ from counterpoint.cli.options import (
     SETTING_OF,
     note_other_method,
     require_fitting_file,
+    require_plain,
     settings_from,
     usual_folder,
 )
@@ -336,7 +337,10 @@ def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
         training = {n: v for n, v in from_file.items() if n.startswith(("data.", "schedule."))}
         for name in ("data.name", "data.split_seed"):
             training.pop(name, None)
-        function(**given, settings=training | settings_from(**values, config=None))
+        asked = settings_from(**values, config=None)
+        if config:
+            require_plain(config, from_file, asked)
+        function(**given, settings=training | asked)
 
     with_settings.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*own, *options.values()]
@@ -347,8 +351,21 @@ def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
 @command
 def resume(
     folder: Annotated[Path, typer.Argument(help="Folder of a run that was stopped.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder or table of the data, if it has moved.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:1, if other than before.",
+            autocompletion=completes("device"),
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Sites that train side by side, if other than before.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of one worker, if other than before.")
     ] = None,
     log: LOG = None,
 ) -> None:
@@ -356,7 +373,9 @@ def resume(
     import counterpoint
 
     with shown_live(folder, log or ()) as report:
-        result = counterpoint.resume(folder, workers=workers, report=report)
+        result = counterpoint.resume(
+            folder, root=root, device=device, workers=workers, threads=threads, report=report
+        )
     show_result(result)
 
 

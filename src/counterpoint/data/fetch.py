@@ -18,6 +18,7 @@ from counterpoint.data.downloads import DOWNLOADS, Download, File
 from counterpoint.data.transfer import Resuming, on_disk
 from counterpoint.data.unpack import ArchiveError, is_archive, unpack
 from counterpoint.errors import DataError, SettingsError, nearest
+from counterpoint.files import at_home
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the bytes that are done, and how many there are, if known."""
@@ -88,7 +89,7 @@ def fetch(
             f"the address of {urlsplit(base).hostname} has a name or password in it, which would "
             "be noted with it; put them into the file ~/.netrc"
         )
-    top = Path(root).expanduser().absolute()
+    top = at_home(Path(root)).absolute()
     place = top / found.folder
     if not _in_place(top, found):
         with _alone(top) as work:

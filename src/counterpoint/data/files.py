@@ -13,6 +13,7 @@ import platformdirs
 
 from counterpoint.cores import cores
 from counterpoint.errors import DataError
+from counterpoint.files import at_home
 
 Progress = Callable[[int, int], None]
 """Is told how much is done, and of how much."""
@@ -21,7 +22,10 @@ Progress = Callable[[int, int], None]
 def cache_path(cache: str | os.PathLike[str] | None = None) -> Path:
     """Return where the cache is: ``cache``, or COUNTERPOINT_CACHE, or the user's usual place."""
     chosen = cache or os.environ.get("COUNTERPOINT_CACHE")
-    return Path(chosen or platformdirs.user_cache_dir("counterpoint")).expanduser().absolute()
+    path = at_home(Path(chosen or platformdirs.user_cache_dir("counterpoint")))
+    if not chosen and path.parts[0] == "~":
+        raise DataError("there is no home to keep the cache in; name a folder: COUNTERPOINT_CACHE")
+    return path.absolute()
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:

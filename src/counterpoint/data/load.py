@@ -25,6 +25,7 @@ from counterpoint.data.rules import check_sites
 from counterpoint.data.sets import datasets as known_sets
 from counterpoint.data.site import Federation, Form, Reading, Site, Task
 from counterpoint.errors import DataError, SettingsError, nearest
+from counterpoint.files import at_home
 
 
 def datasets() -> dict[str, str]:
@@ -155,8 +156,8 @@ def load(
         missing = "; ".join(note for note in notes if "missing and were left out" in note)
         raise DataError(f"{error} ({missing})" if missing else str(error)) from error
     source = {
-        "name": data if data in known_sets() else str(Path(data).expanduser().resolve()),
-        "root": None if root is None else str(Path(root).expanduser().resolve()),
+        "name": data if data in known_sets() else str(at_home(Path(data)).resolve()),
+        "root": None if root is None else str(at_home(Path(root)).resolve()),
         "protocol": protocol,
         "split_seed": seed,
         "sites": None if sites is None else [name for name in kept if name != holdout],
@@ -204,7 +205,7 @@ def _read(
         if not found.needs_root and root is not None:
             raise SettingsError(f"{data} is built in and takes no root")
         used = protocol or found.protocols[0]
-        place = Path(root or cache).expanduser()
+        place = at_home(Path(root or cache))
         return found.read(Request(place, used, task, cache)), used
     if root is not None:
         raise SettingsError("root is for data sets with a name; give your own data's path as data")
@@ -218,7 +219,7 @@ def _read(
 
 
 def _own_path(data: str | os.PathLike[str]) -> Path:
-    path = Path(data).expanduser()
+    path = at_home(Path(data))
     if not path.exists():
         raise SettingsError(
             f"'{data}' is neither a data set ({', '.join(known_sets())}) nor a file or folder"

@@ -23,6 +23,7 @@ from counterpoint.data.tables import (
 )
 from counterpoint.data.volumes import kind_of
 from counterpoint.errors import DataError, nearest
+from counterpoint.report.words import typed
 
 _GROUPS = ("group", "patient", "patient_id", "lesion", "lesion_id")
 _MAY_BE_GROUPS = ("pid", "patientid", "subject", "subject_id", "participant_id", "case_id", "case")
@@ -155,7 +156,7 @@ def _site_folders(
             f"{folder} has neither a labels.csv nor folders with one; give a CSV with columns "
             f"site,{columns} or a folder with one folder a site, each with images and a "
             f"labels.csv (columns {columns}); where folders say what is in them, "
-            f"`counterpoint table {folder}` makes the table"
+            f"`counterpoint table {typed(folder)}` makes the table"
         )
     left_out = [p.name for p in inside if p not in sites]
     for place in inside:
@@ -326,10 +327,12 @@ def patients_known(data_notes: Iterable[str]) -> bool:
 
     >>> patients_known(["site 'A': 3 of 9 images have no known patient or lesion"])
     False
+    >>> patients_known(["site 'D': 9 of 9 images have no known lesion"])
+    False
     >>> patients_known(["a split was made, with no known patient or lesion in two parts"])
     True
     """
-    return not any("have no known patient" in note for note in data_notes)
+    return not any("images have no known" in note for note in data_notes)
 
 
 def _notes_on_classes(classes: tuple[str, ...]) -> list[str]:

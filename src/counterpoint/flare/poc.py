@@ -19,7 +19,7 @@ from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.files import write_text
 from counterpoint.flare.processes import LOG, Processes, processes
 from counterpoint.flare.provision import make_kits, read_project
-from counterpoint.flare.session import collect, session, status_of, submit
+from counterpoint.flare.session import collect, session, status_of, submit, the_job
 from counterpoint.flare.simulate import require_flare
 
 HOST = "localhost"
@@ -62,19 +62,6 @@ def rehearse(
         for event in follow(place, ours, number):
             report(event)
         return collect(place, out)
-
-
-def the_job(folder: Path) -> Path:
-    """The folder of a consortium's job.
-
-    Raises:
-        SettingsError: if there is none.
-    """
-    read_project(folder)
-    found = [one for one in (folder / "job").glob("*") if one.is_dir()]
-    if len(found) != 1:
-        raise SettingsError(f"{folder / 'job'} must have one folder, that of the job")
-    return found[0]
 
 
 def lay_out(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 import tempfile
 import time
@@ -10,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from counterpoint.errors import SettingsError, StateError
-from counterpoint.files import write_text
+from counterpoint.errors import SettingsError, StateError, WriteError
+from counterpoint.files import write_error, write_text
 from counterpoint.flare.provision import read_project
 from counterpoint.flare.simulate import require_flare
 
@@ -62,13 +63,26 @@ def session(folder: Path) -> Iterator[Any]:
         opened.close()
 
 
+def the_job(folder: Path) -> Path:
+    """The folder of a consortium's job.
+
+    Raises:
+        SettingsError: if there is none.
+    """
+    read_project(folder)
+    found = [one for one in (folder / "job").glob("*") if one.is_dir()]
+    if len(found) != 1:
+        raise SettingsError(f"{folder / 'job'} must have one folder, that of the job")
+    return found[0]
+
+
 def submit(folder: Path) -> str:
     """Submit the job of a consortium's folder; returns its id, which the folder remembers.
 
     Where it was submitted before and still runs, that is ended first: the run goes on from its
     last complete round, with all sites that are connected now.
     """
-    (job,) = (place for place in (folder / "job").iterdir() if place.is_dir())
+    job = the_job(folder)
     with session(folder) as opened:
         if (folder / "job-id").exists():
             end_job(opened, last_job(folder))
@@ -150,10 +164,25 @@ def collect(folder: Path, out: Path) -> list[Path]:
         found = sorted(result.rglob("counterpoint/*/settings.yaml"))
         if not found:
             raise StateError(f"job {number} has left no run; `counterpoint flare status` shows it")
-        runs = []
-        for file in found:
-            to = out / file.parent.name
-            if to.exists():
-                raise SettingsError(f"{to} is there already and is left as it is; choose another")
-            runs.append(Path(shutil.copytree(file.parent, to)))
-    return runs
+        there = [to for file in found if (to := out / file.parent.name).exists()]
+        if there:
+            raise SettingsError(
+                f"{there[0]} is there already and is left as it is; choose another --out"
+            )
+        return [_copied(file.parent, out) for file in found]
+
+
+def _copied(run: Path, out: Path) -> Path:
+    """A copy of a folder in ``out``; whole, or not there."""
+    to, part = out / run.name, out / f".{run.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.copytree(run, part)
+        os.replace(part, to)
+    except shutil.Error as error:  # of some of the files: it lists them, each with its reason
+        raise WriteError(f"{to} can't be written: {error.args[0][0][-1]}") from error
+    except OSError as error:
+        raise write_error(to, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return to

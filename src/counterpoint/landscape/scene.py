@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoint import data as readers
-from counterpoint.api import read_data, task_of
+from counterpoint.api import moved, read_data, task_of
 from counterpoint.client import Client, ClientData
 from counterpoint.crew import choose_device
 from counterpoint.data.batches import batches, scored_at_once
@@ -122,9 +122,7 @@ def scenes(
     for run in runs:
         settings = from_dict(read_file(run.result.path / "settings.yaml"))
         if root is not None:
-            settings = dataclasses.replace(
-                settings, data=dataclasses.replace(settings.data, root=str(root))
-            )
+            settings = moved(settings, root)
         federation, decoded = readers.decode(
             read_data(settings),
             settings.method.schedule.image_size,

@@ -20,10 +20,11 @@ from counterpoint.encryption import make_key, write_key
 from counterpoint.errors import SettingsError, StateError, TrainingError
 from counterpoint.files import write_bytes
 from counterpoint.folder import RunFolder
+from counterpoint.methods import find_method
 from counterpoint.remote.plan import Plan, plain_name
 from counterpoint.remote.site_file import write_decoded, write_site_file
 from counterpoint.results import Result
-from counterpoint.settings import Settings
+from counterpoint.settings import Settings, full_names
 
 ANY_CODE = [""]
 """Whatever a run names may be imported: sites and server are one user's on one machine."""
@@ -82,8 +83,12 @@ def rehearse(
         CounterpointError: if data, settings, training or the engine fail.
     """
     out = out.absolute()
+    try:
+        plain_name(out.name)  # the run's, which the sites know it by
+    except SettingsError as error:
+        raise SettingsError(f"{error}; choose another --out") from error
+    refuse_what_needs_all_data(method, settings or {})
     chosen, federation, sites = prepare(method, data, out, settings or {}, report)
-    refuse_what_needs_all_data(chosen, federation)
     plan = plan_of(out.name, chosen, federation)
     plan.require_enough(min_sites)
     with contextlib.ExitStack() as stack:
@@ -99,14 +104,15 @@ def rehearse(
     return result
 
 
-def refuse_what_needs_all_data(settings: Settings, federation: Federation) -> None:
+def refuse_what_needs_all_data(method: str, settings: Mapping[str, Any]) -> None:
     """Refuse what can't be done without the data of all sites in one place."""
-    if settings.method.pooled:
+    wanted, found = full_names(settings), find_method(method)
+    if wanted.get("pooled", found.pooled):
         raise SettingsError(
-            f"method '{settings.method.name}' trains on the data of all sites in one place; "
+            f"method '{found.name}' trains on the data of all sites in one place; "
             "use `counterpoint run`"
         )
-    if federation.holdout:
+    if wanted.get("data.holdout"):
         raise SettingsError(
             "a site that is held out is scored with the models of all sites, which stay where they "
             "are; use `counterpoint run`, or leave --holdout away"

@@ -149,10 +149,16 @@ def example(site: str, data: Mapping[str, str | None], key: str | None = None) -
     root = data["root"]
     return EXAMPLE.format(
         site=site,
-        data=data["data"],
-        root=f"root: {root}\n" if root else "",
+        data=_scalar(str(data["data"])),
+        root=f"root: {_scalar(root)}\n" if root else "",
         key=KEY.format(key=key) if key else "",
     )
+
+
+def _scalar(text: str) -> str:
+    """A text as YAML has it on one line, in quotes where it needs them."""
+    dumped: str = yaml.safe_dump(text, width=10**9, allow_unicode=True)
+    return dumped.removesuffix("\n").removesuffix("\n...")
 
 
 def write_site_file(path: Path, values: Mapping[str, Any]) -> None:

@@ -46,7 +46,6 @@ class Display:
         )
         self.bar = self.progress.add_task("starting", total=None)
         self.lines: dict[str, Event] = {}
-        self.words: list[str] = []
         self.lock = threading.Lock()
 
     def take(self, event: Event) -> None:
@@ -63,8 +62,6 @@ class Display:
                 self.progress.reset(
                     self.bar, total=self.rounds * a_round, completed=start * a_round
                 )
-            elif words := in_words(event):
-                self.words.append(words)
             elif event.get("model") == self.predicts:
                 self.lines[str(event["site"])] = event
                 if event["moment"] == "epoch":
@@ -95,7 +92,7 @@ class Display:
                     number(self.score, float(str(e[self.score]))),
                     "just merged" if merged else "",
                 )
-        return Group(*map(Text, self.words), table, self.progress)
+        return Group(self.progress, table)  # the bar first: what is too long is cut at its end
 
 
 @contextmanager
@@ -191,5 +188,12 @@ def live_display(console: Console, quiet: bool = False) -> Iterator[Report]:
         yield partial(say, console)
         return
     display = Display()
+
+    def take(event: Event) -> None:
+        if in_words(event):
+            say(console, event)  # above what is drawn, where it stays
+        else:
+            display.take(event)
+
     with Live(display, console=console, refresh_per_second=4, transient=True):
-        yield display.take
+        yield take

@@ -18,6 +18,7 @@ import yaml
 from counterpoint.crew import Event, Report
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.folder import SCORES
+from counterpoint.report.words import typed
 from counterpoint.settings import flatten
 
 LOGS = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
@@ -155,7 +156,7 @@ class Copy:
             self.tell(
                 {
                     "warning": f"{self.name} has failed ({reason[0]}); the run goes on without. "
-                    f"scores.csv has everything: `counterpoint resume {self.folder} "
+                    f"scores.csv has everything: `counterpoint resume {typed(self.folder)} "
                     f"--log {self.name}` brings it there later"
                 }
             )

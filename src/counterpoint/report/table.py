@@ -9,7 +9,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from counterpoint.report.words import encryption_in_words, heading, number, privacy_in_words
+from counterpoint.report.words import (
+    encryption_in_words,
+    heading,
+    leaks,
+    number,
+    privacy_in_words,
+)
 from counterpoint.results import Result
 from counterpoint.settings import CHOICES, as_dict, make_settings
 
@@ -103,17 +109,21 @@ def results_table(result: Result, notes: bool = True) -> RenderableType:
         lines.append(f"not covered by it: {'; '.join(private['not_covered'])}")
     if encrypted := values.get("encryption"):
         lines.append(encryption_in_words(encrypted))
-    lines += [f"note: {note}" for note in values["data_notes"] if notes]
+    said = values["data_notes"]
+    lines += [f"warning: {note}" for note in said if leaks(note)]
+    lines += [f"note: {note}" for note in said if notes and not leaks(note)]
     return Group(table, *(Text(line) for line in lines))
 
 
-def methods_table(names: list[str]) -> Table:
+def methods_table(names: list[str], task: str) -> Table:
     """All methods and their compositions, as the options that make the same of any other."""
-    table = Table(title="methods and what they are composed of", box=None, pad_edge=False)
+    table = Table(
+        title=f"methods for {task} and what they are composed of", box=None, pad_edge=False
+    )
     table.add_column("method", no_wrap=True)
     table.add_column("composition")
     for name in names:
-        method = make_settings(name, "phantom", {}).method
+        method = make_settings(name, "phantom", {"data.task": task}).method
         parts = [f"--{part} {getattr(method, part).kind}" for part in CHOICES]
         parts = [part for part in parts if part not in USUAL]
         if method.perturbation:
@@ -160,7 +170,7 @@ def frame_table(frame: pd.DataFrame, title: str) -> Table:
     table = Table(title=Text(title))
     table.add_column("")
     for name in frame.index:
-        table.add_column(Text(str(name)), justify="right")
+        table.add_column(Text(str(name)), justify="right", overflow="fold")
     for column in frame.columns:
         cells = [f"{v:.1f}" if isinstance(v, float) else str(v) for v in frame[column].tolist()]
         table.add_row(Text(str(column)), *map(Text, cells))

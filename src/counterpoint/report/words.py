@@ -1,6 +1,8 @@
 """Scores as people write them."""
 
 import math
+import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,3 +94,13 @@ def _span(epsilon: Mapping[str, float | None]) -> str:
         for end in (min(values), max(values))
     )
     return low if low == high else f"{low} to {high}"
+
+
+def typed(path: str | os.PathLike[str]) -> str:
+    """A path as it is typed in a shell; one that begins like an option is none there.
+
+    >>> typed("runs/my study"), typed("-x")
+    ("'runs/my study'", './-x')
+    """
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

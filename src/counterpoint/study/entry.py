@@ -10,6 +10,7 @@ import yaml
 
 from counterpoint.errors import SettingsError
 from counterpoint.methods import absolute, find_method
+from counterpoint.settings import full_names
 
 _ENTRY = re.compile(r"(?P<method>.+?)(:(?P<settings>[\w.]+\s*=.*))?", re.DOTALL)
 
@@ -74,6 +75,8 @@ def parse_entry(text: str) -> Entry:
     settings: dict[str, Any] = {}
     for part in filter(None, own):
         name, _, value = part.partition("=")
+        if name.strip() in settings:
+            raise SettingsError(f"entry '{text}': {name.strip()} is given twice; give it once")
         settings[name.strip()] = _value(value, f"entry '{text}'")
     return Entry(method, settings)
 
@@ -93,10 +96,19 @@ def parse_vary(text: str) -> tuple[str, list[Any]]:
 def varied(entries: Sequence[Entry], grid: Mapping[str, Sequence[Any]]) -> list[Entry]:
     """Every entry with every combination of the grid's values.
 
+    Raises:
+        SettingsError: if an entry has a value of its own for what is varied.
+
     >>> grid = {"lr": [0.1, 0.2], "momentum": [0, 0.9]}
     >>> [entry.label for entry in varied([Entry("fedavg")], grid)][:2]
     ['fedavg:lr=0.1,momentum=0', 'fedavg:lr=0.1,momentum=0.9']
     """
+    for entry in entries:
+        if both := full_names(entry.settings).keys() & full_names(grid).keys():
+            raise SettingsError(
+                f"entry '{entry.label}': {', '.join(sorted(both))} is varied for all entries; take "
+                "it out of the entry, or give entries for its values in place of --vary"
+            )
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     return [
         replace(entry, settings={**entry.settings, **point})

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from counterpoint.errors import SettingsError, StateError, nearest
-from counterpoint.report.words import heading
+from counterpoint.report.words import heading, leaks
 from counterpoint.resampling import TOO_FEW
 from counterpoint.results import Result, runs_in
 from counterpoint.study.differences import DRAWS, SEED, Difference, differences
@@ -140,6 +140,7 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
         differences=compared,
         missing=missing,
         notes=[
+            *about_data(runs),
             *about_baseline(asked, baseline),
             *about_seeds(runs),
             *about_undefined(scores, metric),
@@ -303,6 +304,15 @@ def about_seeds(runs: Sequence[Finished]) -> list[str]:
                 "of the same seeds as the others'"
             )
     return notes
+
+
+def about_data(runs: Sequence[Finished]) -> list[str]:
+    """What makes scores too good, or images fewer, as the runs noted it of their data."""
+    noted = dict.fromkeys(note for run in runs for note in run.result.results["data_notes"])
+    return [
+        *(f"WARNING: {note}" for note in noted if leaks(note)),
+        *(note for note in noted if "left out" in note),
+    ]
 
 
 def about_budgets(budgets: pd.DataFrame, baseline: str) -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from counterpoint.report.live import in_words
 from counterpoint.study.plan import Planned
 from counterpoint.study.running import Tell
 
@@ -14,7 +15,7 @@ from counterpoint.study.running import Tell
 class Board:
     """Takes the events of all runs in and draws where each is; a line a run that has ended."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, quiet: bool = False) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -22,12 +23,13 @@ class Board:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
-        self.console = console
+        self.console, self.quiet = console, quiet
         self.whole = self.progress.add_task("runs", total=None, visible=False, words="")
         self.runs = self.ended = 0
         self.bars: dict[str, TaskID] = {}
+        self.said: set[str] = set()
         self.lock = threading.Lock()
 
     def take(self, run: Planned | None, event: dict[str, object]) -> None:
@@ -45,6 +47,10 @@ class Board:
                 self.progress.update(self.whole, completed=self.ended, words=self.count)
                 words = f"failed: {event['ended']}" if event["ended"] else "done"
                 self.say(f"{self.count}: {run.name}: {words}")
+            elif words := in_words(event):
+                if words not in self.said:  # all runs say the same of the same data
+                    self.said.add(words)
+                    self.say(f"{run.name}: {words}", always="warning" in event)
             elif "decoded" in event:
                 self.progress.update(bar, words="decoding images")
             elif "from" in event:
@@ -66,14 +72,18 @@ class Board:
         """How many of the runs have ended."""
         return f"{self.ended} of {self.runs}"
 
-    def say(self, words: str) -> None:
+    def say(self, words: str, always: bool = False) -> None:
         """Print a line above the bars."""
-        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
+        if always or not self.quiet:
+            self.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def study_display(console: Console) -> Iterator[Tell]:
-    """Show a study as it goes; only what has ended where the console is not a terminal."""
-    board = Board(console)
+def study_display(console: Console, quiet: bool = False) -> Iterator[Tell]:
+    """Show a study as it goes; only what has ended where the console is not a terminal.
+
+    With ``quiet`` only warnings.
+    """
+    board = Board(console, quiet)
     with board.progress:
         yield board.take

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from counterpoint.data import datasets, task_of
 from counterpoint.errors import SettingsError, StateError
-from counterpoint.files import write_text
+from counterpoint.files import at_home, write_text
 from counterpoint.settings import Settings, as_dict, flatten, full_names, make_settings
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.study.budget import Budget, Fit, common_schedule, fitting_epochs
@@ -179,11 +179,11 @@ def plan(
     """
     if not entries:
         raise SettingsError("a study needs at least one method to compare")
-    data = data if data in datasets() else str(Path(data).expanduser().resolve())
+    data = data if data in datasets() else str(at_home(Path(data)).resolve())
     settings = dict(flatten(settings))
     for name in ("root", "data.root"):
         if settings.get(name) is not None:
-            settings[name] = str(Path(settings[name]).expanduser().resolve())
+            settings[name] = str(at_home(Path(settings[name])).resolve())
     for name in ("seed", "data.seed"):
         if name in settings:
             raise SettingsError("a study has several seeds: give them by seeds (--seeds 1,2,3)")

@@ -118,6 +118,7 @@ def settings_text(run: Run) -> str:
     except UNREADABLE as error:
         raise StateError(f"{file} can't be read: {what_is_wrong(error)}") from error
     data = values["data"]
+    values["method"] = without_names(str(values["method"]))  # of a file: my_method.py:METHOD
     data["name"] = without_names(str(data["name"]))
     if data.get("root"):
         data["root"] = "FOLDER-OF-THE-IMAGES"
