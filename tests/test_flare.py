@@ -1,6 +1,8 @@
 """NVIDIA FLARE: real processes, one start. Its simulator gives the run on one machine."""
 
+import errno
 import json
+import shutil
 import stat
 from dataclasses import replace
 
@@ -11,10 +13,11 @@ pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed: pip instal
 
 from counterpoint import api, run
 from counterpoint.encryption import mark_of, read_key
-from counterpoint.errors import EncryptionError, SettingsError
+from counterpoint.errors import EncryptionError, SettingsError, WriteError
 from counterpoint.flare.check import check_kit
 from counterpoint.flare.job import SERVER, SITE, write_job
 from counterpoint.flare.provision import make_kits
+from counterpoint.flare.session import copied
 from counterpoint.flare.simulate import lay_out, run_simulator
 from counterpoint.remote import Plan
 from counterpoint.remote.rehearsal import gather_from_sites
@@ -141,3 +144,23 @@ def test_too_few_sites_to_encrypt_are_refused_before_anything_is_written(tmp_pat
     assert code == 2
     assert "2 sites or more" in " ".join(errors.split())
     assert not (tmp_path / "together").exists()
+
+
+def test_results_are_collected_whole_or_not_at_all(tmp_path, monkeypatch):
+    """The disk is full half-way: nothing is there, and it can be tried again."""
+    run, runs = tmp_path / "job" / "run-1", tmp_path / "runs"
+    run.mkdir(parents=True)
+    (run / "settings.yaml").write_text("seed: 1\n")
+
+    def full(source, target):
+        target.mkdir(parents=True)
+        (target / "settings.yaml").write_text("se")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", full)
+        with pytest.raises(WriteError, match=r"disk is full: .*run-1 can't be written"):
+            copied(run, runs)
+    assert list(runs.iterdir()) == []
+    assert (copied(run, runs) / "settings.yaml").read_text() == "seed: 1\n"
+    assert [place.name for place in runs.iterdir()] == ["run-1"]

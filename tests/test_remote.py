@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from counterpoint import run
@@ -29,7 +30,7 @@ from counterpoint.remote.plan import plan_without_data
 from counterpoint.remote.policy import Policy
 from counterpoint.remote.rehearsal import Rehearsal, plan_of, rehearse
 from counterpoint.remote.server_file import read_server_file
-from counterpoint.remote.site_file import SiteFile
+from counterpoint.remote.site_file import SiteFile, example
 from counterpoint.server import WeightedMean
 from counterpoint.tasks import make_task
 from tests.lies import of_another_site, spoilt, without_one
@@ -1035,3 +1036,10 @@ def test_a_site_uses_its_cores(monkeypatch, tmp_path):
         options = {} if asked is None else {"threads": asked}
         plan = plan_without_data("run", "fedavg", "any", ["a", "b"], ["c", "d"], options)
         assert SiteFile(storage=tmp_path, threads=own).threads_for(plan) == used
+
+
+@pytest.mark.parametrize("place", ["/data/Study #1", "yes", "a: b", "/daten/übung", "/data/plain"])
+def test_a_settings_file_says_any_path(place, tmp_path):
+    text = example("north", {"data": place, "root": place})
+    assert yaml.safe_load(text)["data"] == yaml.safe_load(text)["root"] == place
+    assert "data: /data/plain\n" in example("north", {"data": "/data/plain", "root": None})

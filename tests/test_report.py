@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser
@@ -32,6 +33,7 @@ from counterpoint.report.page.cautions import cautions
 from counterpoint.report.page.curves import training
 from counterpoint.report.page.payloads import sent
 from counterpoint.report.page.pictures import legend_of
+from counterpoint.report.page.repeat import settings_text
 from counterpoint.report.page.runs import difference, of_common_seeds
 from counterpoint.report.page.summary import guess, judged, summary
 from counterpoint.report.page.thumbnails import FOUND, TRUTH
@@ -602,6 +604,17 @@ def test_cases_are_numbered_as_the_page_says(own: SimpleNamespace, tmp_path: Pat
         }
     page = visible(own.page.read_text(encoding="utf-8"))
     assert "Cases are numbered from 0: the hospital's image files in the order of its" in page
+
+
+def test_a_page_keeps_no_folder_of_the_machine(own: SimpleNamespace, tmp_path: Path) -> None:
+    """Of a method of one's own, the settings hold the whole path."""
+    shutil.copytree(own.masks, tmp_path / "run")
+    file = tmp_path / "run" / "settings.yaml"
+    values = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(values | {"method": "/home/jane/mine.py:METHOD"}))
+    shown = settings_text(study_runs.Run(Result(tmp_path / "run")))
+    assert yaml.safe_load(shown)["method"] == "mine.py:METHOD"
+    assert "/" not in yaml.safe_load(shown)["data"]["name"]
 
 
 def test_without_the_images_the_rest_is_there(own: SimpleNamespace, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The command line: a file for each kind of commands.
 
 Exit codes: 0 all went well; 1 a run failed, what it had saved can be continued; 2 wrong usage,
-settings or data; 130 interrupted by Ctrl-C.
+settings or data; 130 interrupted by Ctrl-C, 143 ended by SIGTERM.
 """
 
 import io

@@ -12,7 +12,8 @@ FEWEST = 2
 """Sites that a sum must be of: of one site's alone, the others would learn what it sent."""
 NOT_HIDDEN = (
     "names and shapes of the tensors, and the weight of each site",
-    "validation and test scores, how many images a site has, and the rounds it took part in",
+    "validation and test scores, losses and stages of training, how many images a site has, and "
+    "the rounds it took part in",
     "the mean, from every site, as in any federation; of two sites, each can tell the other's",
     "any single payload, from who has the key and what goes to the server: a site that works "
     "together with the server, or who made the key",

@@ -1,6 +1,7 @@
 """What is said of an exported model: for programs in the file, for people beside it.
 
-Nothing of a patient and no path or file name of the training data gets into it.
+Nothing of a patient, no image's file name and no folder above the data gets into it; the name of
+the table or folder does.
 """
 
 from collections.abc import Mapping

@@ -169,10 +169,10 @@ def collect(folder: Path, out: Path) -> list[Path]:
             raise SettingsError(
                 f"{there[0]} is there already and is left as it is; choose another --out"
             )
-        return [_copied(file.parent, out) for file in found]
+        return [copied(file.parent, out) for file in found]
 
 
-def _copied(run: Path, out: Path) -> Path:
+def copied(run: Path, out: Path) -> Path:
     """A copy of a folder in ``out``; whole, or not there."""
     to, part = out / run.name, out / f".{run.name}.part"
     shutil.rmtree(part, ignore_errors=True)

@@ -50,7 +50,8 @@ def payloads(study: Study) -> Section:
     blocks: list[Block] = [
         Text(
             "Every array that crossed between a hospital and the server was written down as it "
-            "crossed; this is the whole list, beside which scores and numbers of images are told. "
+            "crossed; this is the whole list, beside which scores, losses, stages and numbers of "
+            "images are told. "
             "No image, no label of a single image and no file name is among it. But what crossed "
             "is made from images and labels: without encryption or noise, nothing here keeps a "
             "server from studying it."

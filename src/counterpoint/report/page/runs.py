@@ -83,7 +83,7 @@ class Run:
         if not (self.path / "test_cases.csv").exists():
             raise StateError(
                 f"{self.path} has no test_cases.csv; those of a run across sites stayed at the "
-                "sites, and a page can be made there, of the site's own folder of the run"
+                "sites, so there can be no page of it here"
             )
         return self.result.cases
 

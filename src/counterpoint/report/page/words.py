@@ -85,7 +85,7 @@ def megabytes(count: float) -> str:
 
 
 def without_names(note: str) -> str:
-    """A note without patients' numbers, names of files and folders, for a page that travels.
+    """A note without patients' numbers and the folders above a file, for a page that travels.
 
     >>> without_names("the split leaks: 3 of 9 test images share a group with train images "
     ...               "(first: p7, p8); scores on it are too good")
