@@ -16,7 +16,9 @@ from counterpoint.cli.common import (
     OUTPUT,
     TRAINING,
     command,
+    err,
     give,
+    out,
     say,
     shown_live,
     state,
@@ -308,7 +310,7 @@ def run(
     folder = to or usual_folder(method, data, options)
     with shown_live(folder, log or ()) as report:
         result = counterpoint.run(method, data, out=folder, report=report, settings=options)
-    show_result(result)
+    show_result(result, notes=not (out.is_terminal and err.is_terminal))  # else they stand above
 
 
 def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
@@ -387,12 +389,12 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a finished run."
     show_result(Result(folder))
 
 
-def show_result(result: "Result") -> None:
-    """Print the results of a run, and where everything is."""
+def show_result(result: "Result", notes: bool = True) -> None:
+    """Print the results of a run, with notes on its data, and where everything is."""
     from counterpoint.report.table import results_table
 
     give(
-        results_table(result, notes=not state["quiet"]),
+        results_table(result, notes=notes and not state["quiet"]),
         {"folder": str(result.path)} | result.results,
     )
     left = ("scores.csv", "test_cases.csv", "results.json", "models", "payloads.csv")
