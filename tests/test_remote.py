@@ -527,16 +527,7 @@ def test_noise_counts_though_the_answer_came_too_late(small, tmp_path, quick, ki
 
 def test_the_name_of_a_rehearsal_is_looked_at_before_anything_is_made(small, tmp_path):
     with pytest.raises(SettingsError, match="'x y' can't be the name of a run"):
-        rehearse(
-            "fedavg",
-            str(small),
-            lambda job: None,
-            out=tmp_path / "x y",
-            report=print,
-            settings=SETTINGS,
-            min_sites=0,
-            workspace=None,
-        )
+        rehearse("fedavg", str(small), lambda job: None, out=tmp_path / "x y", settings=SETTINGS)
     assert not (tmp_path / "x y").exists()
 
 

@@ -26,7 +26,6 @@ def simulate(
     settings: Mapping[str, Any] | None = None,
     min_sites: int = 0,
     deadline: int = 0,
-    workspace: Path | None = None,
 ) -> Result:
     """Do a run on FLARE's simulator. Its folder is that of `counterpoint.run`, bit for bit.
 
@@ -40,7 +39,6 @@ def simulate(
         settings: the same.
         min_sites: sites that must take part in every round; all where 0.
         deadline: seconds that a site has for a round; 0 for no limit.
-        workspace: folder for the simulator's own files; one that is removed where left out.
 
     Raises:
         CounterpointError: if data, settings, training or the simulator fail.
@@ -53,14 +51,7 @@ def simulate(
         run_simulator(rehearsal.workspace, [rehearsal.plan], report)
 
     return rehearse(
-        method,
-        data,
-        engine,
-        out=Path(out),
-        report=report,
-        settings=settings,
-        min_sites=min_sites,
-        workspace=workspace,
+        method, data, engine, out=out, report=report, settings=settings, min_sites=min_sites
     )
 
 

@@ -39,7 +39,6 @@ def simulate(
     settings: Mapping[str, Any] | None = None,
     min_sites: int = 0,
     deadline: int = 0,
-    workspace: Path | None = None,
 ) -> Result:
     """Do a run on Flower, on this machine. Its folder is that of `counterpoint.run`, bit for bit.
 
@@ -53,7 +52,6 @@ def simulate(
         settings: the same.
         min_sites: sites that must take part in every round; all where 0.
         deadline: seconds that a site has for a round; 0 for no limit.
-        workspace: folder for the files of server and sites; one that is removed where left out.
 
     Raises:
         CounterpointError: if data, settings, training or Flower fail.
@@ -68,14 +66,7 @@ def simulate(
             flower.run(app, plan.name, report)
 
     return rehearse(
-        method,
-        data,
-        engine,
-        out=Path(out),
-        report=report,
-        settings=settings,
-        min_sites=min_sites,
-        workspace=workspace,
+        method, data, engine, out=out, report=report, settings=settings, min_sites=min_sites
     )
 
 

@@ -61,11 +61,10 @@ def rehearse(
     data: str,
     engine: Callable[[Rehearsal], None],
     *,
-    out: Path,
-    report: Report,
-    settings: Mapping[str, Any] | None,
-    min_sites: int,
-    workspace: Path | None,
+    out: str | Path,
+    report: Report = lambda event: None,
+    settings: Mapping[str, Any] | None = None,
+    min_sites: int = 0,
 ) -> Result:
     """Do a run on an engine, on this machine: its folder is that of `counterpoint.run`.
 
@@ -77,12 +76,11 @@ def rehearse(
         report: the same.
         settings: the same.
         min_sites: sites that must take part in every round; all where 0.
-        workspace: folder for the engine's files; one that is removed where None.
 
     Raises:
         CounterpointError: if data, settings, training or the engine fail.
     """
-    out = out.absolute()
+    out = Path(out).absolute()
     try:
         plain_name(out.name)  # the run's, which the sites know it by
     except SettingsError as error:
@@ -91,14 +89,12 @@ def rehearse(
     chosen, federation, sites = prepare(method, data, out, settings or {}, report)
     plan = plan_of(out.name, chosen, federation)
     plan.require_enough(min_sites)
-    with contextlib.ExitStack() as stack:
-        if workspace is None:
-            workspace = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-")))
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as workspace:
         facts = {"fingerprint": federation.fingerprint, "notes": list(federation.notes)}
         facts["plan"] = plan.fingerprint
         RunFolder.create(out, chosen, task_of(chosen, federation).metrics, facts)
-        engine(Rehearsal(plan, federation, sites, out, workspace))
-        gather_from_sites(workspace, plan, out, report)
+        engine(Rehearsal(plan, federation, sites, out, Path(workspace)))
+        gather_from_sites(Path(workspace), plan, out, report)
     result = Result(out)
     draw_figures(result)
     return result
