@@ -1,5 +1,6 @@
 """Small runs, in this process and in others, and what is compared of the folders they leave."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from counterpoint import api, cli, resume, run
-from counterpoint.cli.options import SETTING_OF
+from counterpoint.cli.training import run as run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "counterpoint.cli"]
@@ -98,7 +99,7 @@ class Overflows(Tiny):
 
 def options(settings: dict[str, Any]) -> list[str]:
     """Settings as options of `counterpoint run`."""
-    known = {name.rpartition(".")[2] for name in SETTING_OF.values()}
+    known = inspect.signature(run_command).parameters
     listed: list[str] = []
     for name, value in settings.items():
         direct = name in known

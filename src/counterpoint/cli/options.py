@@ -5,47 +5,8 @@ from typing import Any
 
 from counterpoint.cli.common import fail, note, parsed, words
 
-# Options of `run` and the settings that they set; all other settings go by --set.
-SETTING_OF = {
-    "task": "data.task",
-    "protocol": "data.protocol",
-    "sites": "data.sites",
-    "classes": "data.classes",
-    "holdout": "data.holdout",
-    "volumes": "data.volumes",
-    "neighbours": "data.neighbours",
-    "window": "data.window",
-    "train_limit": "data.train_limit",
-    "skip_bad": "data.skip_bad",
-    "rounds": "schedule.rounds",
-    "local_epochs": "schedule.local_epochs",
-    "batch_size": "schedule.batch_size",
-    "max_batch": "schedule.max_batch",
-    "image_size": "schedule.image_size",
-    "model": "schedule.model",
-    "model_options": "schedule.model_options",
-    "augmentation": "schedule.augmentation",
-    "loss": "schedule.loss",
-    "optimizer": "schedule.optimizer",
-    "lr": "schedule.lr",
-    "momentum": "schedule.momentum",
-    "weight_decay": "schedule.weight_decay",
-    "precision": "schedule.precision",
-    "participation": "schedule.participation",
-    "finetune_epochs": "schedule.finetune_epochs",
-    "local": "local.kind",
-    "aggregation": "aggregation.kind",
-    "server": "server.kind",
-    "harmonise": "harmonise.kind",
-    "perturbation": "perturbation",
-    "statistics": "statistics",
-    "privacy": "privacy.kind",
-    "encrypt": "encrypt",
-    "seed": "seed",
-    "device": "machine.device",
-    "workers": "machine.workers",
-    "threads": "machine.threads",
-}
+NOT_SETTINGS = {"method", "data", "to", "log"}
+"""Parameters of `run` that set nothing; what no parameter sets goes by --set."""
 
 
 def require_fitting_file(config: Path, method: str, data: str, options: dict[str, Any]) -> None:
@@ -105,11 +66,12 @@ def settings_from(
     root: Path | None, config: Path | None, assignments: list[str] | None, **given: Any
 ) -> dict[str, Any]:
     """Settings out of the options of a command, over those of a file; other options are passed."""
-    options = {
-        SETTING_OF[name]: value
-        for name, value in given.items()
-        if name in SETTING_OF and value is not None
-    }
+    from counterpoint.errors import SettingsError
+    from counterpoint.settings import full_names, read_file
+
+    options = full_names(
+        {n: value for n, value in given.items() if value is not None and n not in NOT_SETTINGS}
+    )
     for name in ("data.train_limit", "schedule.model_options"):
         if name in options:
             options[name] = parsed(options[name], name)
@@ -120,9 +82,6 @@ def settings_from(
         options["data.window"] = parsed(f"[{options['data.window']}]", "--window")
     if root is not None:
         options["data.root"] = str(root)
-    from counterpoint.errors import SettingsError
-    from counterpoint.settings import full_names, read_file
-
     for assignment in assignments or []:
         name, equals, value = assignment.partition("=")
         if not equals:

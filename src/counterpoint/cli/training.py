@@ -14,6 +14,7 @@ from counterpoint.cli.common import (
     MACHINE,
     METHOD,
     OUTPUT,
+    SHARED,
     TRAINING,
     command,
     err,
@@ -25,7 +26,7 @@ from counterpoint.cli.common import (
 )
 from counterpoint.cli.complete import completes
 from counterpoint.cli.options import (
-    SETTING_OF,
+    NOT_SETTINGS,
     note_other_method,
     require_fitting_file,
     require_plain,
@@ -319,9 +320,9 @@ def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
     But the seed, of which such a command has several. Of a file, only data and schedule are taken:
     the composition in a run's ``settings.yaml`` would make one method of all.
     """
+    left_out = {*NOT_SETTINGS, *SHARED, "seed"}
     ours = inspect.signature(run).parameters
-    names = [*(name for name in SETTING_OF if name != "seed"), "root", "config", "assignments"]
-    options = {name: ours[name] for name in ours if name in names}
+    options = {name: one for name, one in ours.items() if name not in left_out}
     signature = inspect.signature(function)
     own = [one for one in signature.parameters.values() if one.name != "settings"]
 
