@@ -1,5 +1,9 @@
-"""What the commands of all engines share: the options of `run`, a rehearsal, a consortium."""
+"""What the commands of all engines share: the options of `run`, a rehearsal, a consortium.
 
+And the command that is the same for all of them, `audit`.
+"""
+
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from counterpoint.cli.common import SHARED, fail, shown_live, state, words
+from counterpoint.cli.common import SHARED, app, command, fail, give, shown_live, state, words
 from counterpoint.cli.options import settings_from, usual_folder
 from counterpoint.cli.training import run, show_result
 
@@ -20,6 +24,19 @@ MIN_SITES = Annotated[
     int, typer.Option(help="Sites that must take part in every round; 0: all of them.")
 ]
 DEADLINE = Annotated[int, typer.Option(help="Seconds that a site has for a round; 0: no limit.")]
+
+
+def engine(name: str, title: str) -> Callable[..., Callable[..., None]]:
+    """Begin the group of an engine's commands; what comes back makes a function one of them."""
+    group = typer.Typer(
+        name=name,
+        help=title,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.add_typer(group)
+    return functools.partial(command, group=group)
 
 
 def with_options_of_run(function: Any) -> Any:
@@ -72,3 +89,26 @@ def consortium_of(given: dict[str, Any]) -> "tuple[Plan, Path, dict[str, str | N
             "root": str(Path(root).absolute()) if root else None,
         },
     )
+
+
+@command
+def audit(
+    folder: Annotated[Path, typer.Argument(help="A site's storage folder, or its audit.csv.")],
+    run: Annotated[str | None, typer.Option(help="Only this run.")] = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="A line a tensor.")] = False,
+) -> None:
+    """Show a site's own record of what left it and what came, which the server never sees."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from counterpoint.remote.audit import read_record, summary
+
+    lines = read_record(folder)
+    lines = lines[lines["run"] == run] if run else lines
+    found = lines if tensors else summary(lines)
+    table = Table(title=Text(f"the record of {folder}"))
+    for name in found.columns:  # a narrow terminal breaks names and checksums, and loses nothing
+        table.add_column(str(name), overflow="fold")
+    for row in found.astype(str).itertuples(index=False):
+        table.add_row(*map(Text, row))
+    give(table, found.to_dict("records"))

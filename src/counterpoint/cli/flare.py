@@ -11,21 +11,16 @@ from counterpoint.cli.across import (
     DEADLINE,
     MIN_SITES,
     consortium_of,
+    engine,
     rehearsed,
     with_options_of_run,
 )
-from counterpoint.cli.common import app, command, err, give, note, state
+from counterpoint.cli.common import err, give, note, state
 
-flare = typer.Typer(
-    name="flare",
-    help="Runs across sites on NVIDIA FLARE.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-app.add_typer(flare)
+flare = engine("flare", "Runs across sites on NVIDIA FLARE.")
 
 
+@flare
 @with_options_of_run
 def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) -> None:
     """Train as `run` does, on FLARE's simulator: a process a site. The results are the same."""
@@ -34,9 +29,7 @@ def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) 
     rehearsed(simulated, given, min_sites=min_sites, deadline=deadline)
 
 
-command(simulate, flare)
-
-
+@flare
 @with_options_of_run
 def init(
     *,
@@ -79,11 +72,10 @@ def init(
     )
 
 
-command(init, flare)
-
 FOLDER = Annotated[Path, typer.Argument(help="Folder that `counterpoint flare init` has made.")]
 
 
+@flare
 def provision(folder: FOLDER) -> None:
     """Make a startup kit with its certificates for server, sites and administrator."""
     from counterpoint.flare.provision import make_kits
@@ -100,9 +92,7 @@ def provision(folder: FOLDER) -> None:
     )
 
 
-command(provision, flare)
-
-
+@flare
 def check(
     kit: Annotated[Path, typer.Argument(help="Your startup kit.")] = Path(),
 ) -> None:
@@ -131,9 +121,7 @@ def check(
         raise typer.Exit(1)
 
 
-command(check, flare)
-
-
+@flare
 def poc(
     folder: FOLDER,
     to: Annotated[Path, typer.Option("--out", help="Folder for the runs.")] = Path("runs"),
@@ -156,9 +144,7 @@ def poc(
     give(escape("\n".join(map(str, runs))), {"runs": [str(run) for run in runs]})
 
 
-command(poc, flare)
-
-
+@flare
 def submit(folder: FOLDER) -> None:
     """Submit the job; where it was stopped before, it goes on from its last complete round."""
     from counterpoint.flare.session import submit as send
@@ -167,9 +153,7 @@ def submit(folder: FOLDER) -> None:
     give(f"job {job} is submitted", {"job": job})
 
 
-command(submit, flare)
-
-
+@flare
 def status(folder: FOLDER) -> None:
     """Show which sites are connected, and how the job stands."""
     from counterpoint.flare.session import status as ask
@@ -182,9 +166,7 @@ def status(folder: FOLDER) -> None:
     give(escape("\n".join(lines)), found)
 
 
-command(status, flare)
-
-
+@flare
 def collect(
     folder: FOLDER,
     to: Annotated[Path, typer.Option("--out", help="Folder for the runs.")] = Path("runs"),
@@ -194,29 +176,3 @@ def collect(
 
     runs = download(folder, to)
     give(escape("\n".join(map(str, runs))), {"runs": [str(run) for run in runs]})
-
-
-command(collect, flare)
-
-
-@command
-def audit(
-    folder: Annotated[Path, typer.Argument(help="A site's storage folder, or its audit.csv.")],
-    run: Annotated[str | None, typer.Option(help="Only this run.")] = None,
-    tensors: Annotated[bool, typer.Option("--tensors", help="A line a tensor.")] = False,
-) -> None:
-    """Show a site's own record of what left it and what came, which the server never sees."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from counterpoint.remote.audit import read_record, summary
-
-    lines = read_record(folder)
-    lines = lines[lines["run"] == run] if run else lines
-    found = lines if tensors else summary(lines)
-    table = Table(title=Text(f"the record of {folder}"))
-    for name in found.columns:  # a narrow terminal breaks names and checksums, and loses nothing
-        table.add_column(str(name), overflow="fold")
-    for row in found.astype(str).itertuples(index=False):
-        table.add_row(*map(Text, row))
-    give(table, found.to_dict("records"))

@@ -10,21 +10,16 @@ from counterpoint.cli.across import (
     DEADLINE,
     MIN_SITES,
     consortium_of,
+    engine,
     rehearsed,
     with_options_of_run,
 )
-from counterpoint.cli.common import app, command, give, state
+from counterpoint.cli.common import give, state
 
-flower = typer.Typer(
-    name="flower",
-    help="Runs across sites on Flower.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-app.add_typer(flower)
+flower = engine("flower", "Runs across sites on Flower.")
 
 
+@flower
 @with_options_of_run
 def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) -> None:
     """Train as `run` does, on Flower's SuperLink and a SuperNode a site. The results are the same.
@@ -36,9 +31,7 @@ def simulate(*, min_sites: MIN_SITES = 0, deadline: DEADLINE = 0, **given: Any) 
     rehearsed(simulated, given, min_sites=min_sites, deadline=deadline)
 
 
-command(simulate, flower)
-
-
+@flower
 @with_options_of_run
 def init(
     *,
@@ -76,14 +69,13 @@ def init(
     )
 
 
-command(init, flower)
-
 FOLDER = Annotated[Path, typer.Argument(help="Folder that `counterpoint flower init` has made.")]
 FURTHER = Annotated[
     list[str] | None, typer.Argument(help="Words for Flower's own program, after --.")
 ]
 
 
+@flower
 def server(folder: FOLDER, further: FURTHER = None) -> None:
     """Start the server: Flower's SuperLink, with what follows -- for it."""
     import os
@@ -97,9 +89,7 @@ def server(folder: FOLDER, further: FURTHER = None) -> None:
     os.execve(link, [link, *(further or [])], environment({SERVER: str(path)}))
 
 
-command(server, flower)
-
-
+@flower
 def site(folder: FOLDER, further: FURTHER = None) -> None:
     """Start a site: its own process, and Flower's SuperNode, with what follows -- for it."""
     import logging
@@ -114,6 +104,3 @@ def site(folder: FOLDER, further: FURTHER = None) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
     )
     raise typer.Exit(serve(folder, further or []))
-
-
-command(site, flower)
