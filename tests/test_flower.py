@@ -206,7 +206,7 @@ class Grid:
         self.monkeypatch.setenv(SERVER, str(self.folder / "server/local/counterpoint-server.yaml"))
         config = UserConfig({**self.config, "deadline": deadline})
         context = Context(1, 0, UserConfig({}), RecordDict(), config)
-        self.monkeypatch.setattr(server_app, "reporter", lambda events: self.said.append)
+        self.monkeypatch.setattr(server_app, "reporter", lambda log, events: self.said.append)
         server_app.app(self, context)
 
 

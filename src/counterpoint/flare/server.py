@@ -1,6 +1,5 @@
 """The server's process on FLARE: a controller that conducts a run and holds nothing but means."""
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,14 +12,13 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from counterpoint.crew import Event
 from counterpoint.errors import CounterpointError, PayloadError
-from counterpoint.files import append_text
 from counterpoint.flare.job import TASK, read_plans
 from counterpoint.flare.talk import TENSORS, from_shareable, to_shareable
 from counterpoint.processor import settle
 from counterpoint.remote import Message, Plan
 from counterpoint.remote.afar import conduct_afar
+from counterpoint.remote.reporter import reporter
 from counterpoint.remote.server_file import SETTINGS, read_server_file
 
 TO_COLLECT = "counterpoint"
@@ -49,7 +47,7 @@ class Server(Controller):  # type: ignore[misc]
         try:
             workspace = fl_ctx.get_engine().get_workspace()
             own = read_server_file(Path(workspace.get_site_config_dir()) / SETTINGS)
-            self.events = own.events
+            self.report = reporter(self.logger, own.events)
             self.plan = Plan.from_dict(read_plans(fl_ctx)[self.run], own.imports)
             self.path = own.runs / self.plan.name
             self.to_collect = Path(workspace.get_run_dir(fl_ctx.get_job_id())) / TO_COLLECT
@@ -124,12 +122,3 @@ class Server(Controller):  # type: ignore[misc]
     ) -> None:
         """An answer that came too late: the site takes part again in the next round."""
         self.log_warning(fl_ctx, f"an answer of {client.name} came too late", fire_event=False)
-
-    def report(self, event: Event) -> None:
-        """Write an event to the server's log, and where the command line follows it."""
-        if "warning" in event:
-            self.logger.warning(str(event["warning"]))
-        else:
-            self.logger.info(str(event))
-        if self.events:
-            append_text(self.events, json.dumps(event) + "\n")

@@ -7,13 +7,12 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from counterpoint.crew import Event
 from counterpoint.errors import CounterpointError, SettingsError
 from counterpoint.flare.job import read_plans
 from counterpoint.flare.startup_kit import read_kit
 from counterpoint.flare.talk import from_shareable, to_shareable
-from counterpoint.processor import settle
 from counterpoint.remote import Desk, Message, Plan
+from counterpoint.remote.reporter import reporter
 from counterpoint.remote.site_file import read_site_file, settings_file
 
 
@@ -48,32 +47,9 @@ class Site(Executor):  # type: ignore[misc]
             if run not in plans:
                 raise SettingsError(f"the job has no run '{run}'")
             plan = Plan.from_dict(plans[run], own.imports)
-            if client not in plan.sites:
-                raise SettingsError(f"the run '{run}' has no client '{client}'")
-            site = plan.sites[client]
-            settle(own.threads_for(plan))
-            self.desks[run] = Desk(
-                plan,
-                site,
-                own.storage,
-                bring=lambda plan: own.bring(plan, site),
-                policy=own.policy,
-                device=own.device,
-                key=own.key,
-                secret=own.secret,
-                report=lambda event: self.tell(fl_ctx, event),
-                server=server_of(Path(workspace.get_site_config_dir()).parent),
-            )
+            server = server_of(Path(workspace.get_site_config_dir()).parent)
+            self.desks[run] = own.desk_at(plan, client, reporter(self.logger), server)
         return self.desks[run]
-
-    def tell(self, fl_ctx: FLContext, event: Event) -> None:
-        """Write an event to the site's own log."""
-        if "error" in event:
-            self.logger.error("an error of the site's own", exc_info=event["error"])
-        elif "warning" in event:
-            self.logger.warning(str(event["warning"]))
-        else:
-            self.logger.info(str(event))
 
 
 def server_of(kit: Path) -> str:

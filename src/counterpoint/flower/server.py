@@ -1,6 +1,5 @@
 """The ServerApp: conducts a run over a grid of Flower, and holds nothing but means."""
 
-import json
 import logging
 import math
 import os
@@ -13,15 +12,14 @@ from flwr.app import Context
 from flwr.app import Message as Parcel
 from flwr.serverapp import Grid, ServerApp
 
-from counterpoint.crew import Event, Report
 from counterpoint.errors import CounterpointError, PayloadError
-from counterpoint.files import append_text
 from counterpoint.flower.programs import SERVER
 from counterpoint.flower.site import read_plan
 from counterpoint.flower.talk import from_record, to_record
 from counterpoint.processor import settle
 from counterpoint.remote import Message, Plan
 from counterpoint.remote.afar import conduct_afar
+from counterpoint.remote.reporter import reporter
 from counterpoint.remote.server_file import read_server_file
 
 LONGEST = 30 * 24 * 3600.0
@@ -40,7 +38,7 @@ def main(grid: Grid, context: Context) -> None:
     """Conduct the run of the app, or go on with it from its last complete round."""
     own = read_server_file(Path(os.environ[SERVER]))
     plan = read_plan(str(context.run_config["plan"]), own.imports)
-    report = reporter(own.events)
+    report = reporter(log, own.events)
     min_sites = int(context.run_config["min-sites"]) or len(plan.sites)
     line = Line(grid, plan, int(context.run_config["deadline"]))
     settle(plan.settings.machine.threads or 1)
@@ -131,14 +129,3 @@ def unpacked(parcel: Parcel) -> Message:
         return Message.unpacked(*from_record(parcel.content))
     except PayloadError as error:
         return Message("refused", {"reason": str(error)})
-
-
-def reporter(events: Path | None) -> Report:
-    """Write events to the server's log, and to a file that somebody may follow."""
-
-    def report(event: Event) -> None:
-        log.log(logging.WARNING if "warning" in event else logging.INFO, "%s", event)
-        if events:
-            append_text(events, json.dumps(event) + "\n")
-
-    return report

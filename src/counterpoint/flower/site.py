@@ -12,11 +12,10 @@ from itertools import pairwise
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
-from counterpoint.crew import Event
 from counterpoint.errors import CounterpointError, PayloadError, SettingsError
 from counterpoint.flower.programs import SITE, environment, program
-from counterpoint.processor import settle
 from counterpoint.remote import Desk, Message, Plan
+from counterpoint.remote.reporter import reporter
 from counterpoint.remote.site_file import SiteFile, read_site_file, settings_file
 
 log = logging.getLogger(__name__)
@@ -121,27 +120,10 @@ class Site:
     def desk_for(self, plan: str) -> Desk:
         """The site's desk for a run, made when its first message comes."""
         if self.desk is None or plan != self.plan:
-            self.plan, self.desk = plan, self.new_desk(read_plan(plan, self.own.imports))
+            found = read_plan(plan, self.own.imports)
+            self.plan = plan
+            self.desk = self.own.desk_at(found, self.client, reporter(log), self.server)
         return self.desk
-
-    def new_desk(self, plan: Plan) -> Desk:
-        """A desk for a run."""
-        if self.client not in plan.sites:
-            raise SettingsError(f"the run '{plan.name}' has no client '{self.client}'")
-        name = plan.sites[self.client]
-        settle(self.own.threads_for(plan))
-        return Desk(
-            plan,
-            name,
-            self.own.storage,
-            bring=lambda plan: self.own.bring(plan, name),
-            policy=self.own.policy,
-            device=self.own.device,
-            key=self.own.key,
-            secret=self.own.secret,
-            report=tell,
-            server=self.server,
-        )
 
 
 def server_in(arguments: Sequence[str]) -> str:
@@ -165,14 +147,3 @@ def read_plan(text: str, imports: tuple[str, ...]) -> Plan:
         return Plan.from_dict(json.loads(text), imports)
     except ValueError as error:
         raise PayloadError(f"the plan of the run is not in JSON: {error}") from error
-
-
-def tell(event: Event) -> None:
-    """Write an event to the site's own log."""
-    error = event.get("error")
-    if isinstance(error, Exception):
-        log.error("an error of the site's own", exc_info=error)
-    elif "warning" in event:
-        log.warning("%s", event["warning"])
-    else:
-        log.info("%s", event)

@@ -11,9 +11,12 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from counterpoint.cores import physical_cores
+from counterpoint.crew import Report
 from counterpoint.data.site import SiteData
 from counterpoint.errors import SettingsError
 from counterpoint.files import write_bytes, write_text
+from counterpoint.processor import settle
+from counterpoint.remote.desk import Desk
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.policy import Policy
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_does_not_fit, what_is_wrong
@@ -100,6 +103,28 @@ class SiteFile:
         from counterpoint.remote.site_data import own_data
 
         return own_data(self, plan, site)
+
+    def desk_at(self, plan: Plan, client: str, report: Report, server: str) -> Desk:
+        """The site's desk in a run, in the process that it has for itself.
+
+        Raises:
+            SettingsError: if the run has no such client.
+        """
+        if client not in plan.sites:
+            raise SettingsError(f"the run '{plan.name}' has no client '{client}'")
+        settle(self.threads_for(plan))
+        return Desk(
+            plan,
+            plan.sites[client],
+            self.storage,
+            bring=lambda plan: self.bring(plan, plan.sites[client]),
+            policy=self.policy,
+            device=self.device,
+            key=self.key,
+            secret=self.secret,
+            report=report,
+            server=server,
+        )
 
 
 def read_site_file(path: Path) -> SiteFile:
