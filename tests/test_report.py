@@ -37,7 +37,8 @@ from counterpoint.report.page.repeat import settings_text
 from counterpoint.report.page.runs import difference, of_common_seeds
 from counterpoint.report.page.summary import guess, judged, summary
 from counterpoint.report.page.thumbnails import FOUND, TRUTH
-from counterpoint.report.page.words import megabytes, points, without_names
+from counterpoint.report.page.words import points, without_names
+from counterpoint.report.words import size
 from counterpoint.resampling import (
     draw,
     drawn_runs,
@@ -400,7 +401,7 @@ def test_the_page_says_what_left(text: str, folder: Path) -> None:
     row = text[text.index("Bytes over a whole run") :]
     row = visible(row[row.index(">prrfl<") :])
     total = int(up[up["site"] == "east"]["bytes"].sum())
-    assert row.split(">")[-1].split()[:3] == ["prrfl", *megabytes(total).split()]
+    assert row.split(">")[-1].split()[:3] == ["prrfl", *size(total).split()]
     for name in set(sent["name"]):
         assert name in text
     assert "local: nothing left a hospital" in visible(text)

@@ -18,7 +18,7 @@ import typer
 
 import counterpoint
 from counterpoint.methods import Method, methods
-from counterpoint.report.table import megabytes, number
+from counterpoint.report.words import number, size
 
 COMMON: dict[str, object] = {
     "schedule.model_options": {},
@@ -88,7 +88,7 @@ def table(results: dict[str, counterpoint.Result]) -> list[str]:
         values = result.results
         scores = [row[score] for row in values["test"].values()]
         cells = [number(score, s) for s in (*scores, values["mean"][score], min(scores))]
-        cells += [megabytes(values["bytes"]["up_per_round_and_site"])]
+        cells += [size(values["bytes"]["up_per_round_and_site"])]
         cells += [str(values["images_with_gradient"])]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return lines

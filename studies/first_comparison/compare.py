@@ -18,8 +18,7 @@ import typer
 import counterpoint
 from counterpoint.figures import retrogress
 from counterpoint.figures.save import save
-from counterpoint.report.table import megabytes
-from counterpoint.report.words import number
+from counterpoint.report.words import number, size
 from counterpoint.runs import Run
 
 HARMONISED = {"harmonise": "amplitude", "perturbation": 0.05}
@@ -70,7 +69,7 @@ def table(results: dict[str, counterpoint.Result]) -> list[str]:
         cells += [number("macro_f1", values["mean"]["macro_f1"])]
         cells += [number("macro_f1", min(scores.values())), number("auc", values["mean"]["auc"])]
         cells += [f"{100 * shared['mean']:+.1f}"]
-        cells += [megabytes(values["bytes"][f"{d}_per_round_and_site"]) for d in ("up", "down")]
+        cells += [size(values["bytes"][f"{d}_per_round_and_site"]) for d in ("up", "down")]
         cells += [str(values["images_with_gradient"])]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return lines

@@ -25,10 +25,9 @@ def cache(
 
     It is the folder COUNTERPOINT_CACHE, or the user's usual place.
     """
-    from rich.filesize import decimal
-
     from counterpoint.data.cached import entries, remove
     from counterpoint.data.files import cache_path
+    from counterpoint.report.words import size
 
     if clear and older_than is not None:
         fail("give --clear or --older-than, not both", 2)
@@ -46,15 +45,15 @@ def cache(
         for kind in dict.fromkeys(entry.kind for entry in left)
     }
     removed = {"entries": len(unwanted), "size": sum(entry.size for entry in unwanted)}
-    size = sum(entry.size for entry in left)
+    total = sum(entry.size for entry in left)
     give(
         table(kinds),
-        {"path": str(folder), "entries": len(left), "size": size, "kinds": kinds}
+        {"path": str(folder), "entries": len(left), "size": total, "kinds": kinds}
         | {"removed": removed},
     )
-    say(f"{len(left)} entries, {decimal(size)}, in {folder}")
+    say(f"{len(left)} entries, {size(total)}, in {folder}")
     if clear or older_than is not None:
-        say(f"removed: {removed['entries']} entries, {decimal(removed['size'])}")
+        say(f"removed: {removed['entries']} entries, {size(removed['size'])}")
 
 
 def summary(entries: "list[Entry]") -> dict[str, Any]:
@@ -69,12 +68,13 @@ def summary(entries: "list[Entry]") -> dict[str, Any]:
 def table(kinds: dict[str, dict[str, Any]]) -> "Table":
     """The entries by kind."""
     from rich.box import SIMPLE_HEAD
-    from rich.filesize import decimal
     from rich.table import Table
+
+    from counterpoint.report.words import size
 
     made = Table("what", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("entries", "size", "last used"):
         made.add_column(column, justify="right")
     for kind, of in kinds.items():
-        made.add_row(kind, str(of["entries"]), decimal(of["size"]), of["last_used"])
+        made.add_row(kind, str(of["entries"]), size(of["size"]), of["last_used"])
     return made

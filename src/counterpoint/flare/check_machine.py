@@ -12,6 +12,7 @@ from counterpoint.flare.kit import PACKAGES, versions
 from counterpoint.flare.provision import KEY
 from counterpoint.flare.startup_kit import Kit, WrongError
 from counterpoint.remote.policy import PolicyError
+from counterpoint.report.words import size
 
 TIMES_A_NETWORK = 21
 """What a site keeps of a run, in networks: two states with deputies and optimiser, two means, two
@@ -111,22 +112,10 @@ def room(place: Path, needed: int) -> str:
             "change `storage` in the settings file, or the folder's rights",
         ) from error
     free = shutil.disk_usage(place).free
-    words = f"{in_bytes(free)} free in {place}, about {in_bytes(needed)} needed for a run"
+    words = f"{size(free)} free in {place}, about {size(needed)} needed for a run"
     if free < needed:
         raise WrongError(words, "free some space, or change `storage` in the settings file")
     return words
-
-
-def in_bytes(count: int) -> str:
-    """A count of bytes in words.
-
-    >>> in_bytes(1_240_000_000), in_bytes(312)
-    ('1.2 GB', '312 bytes')
-    """
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def data(kit: Kit) -> str:

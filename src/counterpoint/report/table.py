@@ -15,6 +15,7 @@ from counterpoint.report.words import (
     leaks,
     number,
     privacy_in_words,
+    size,
 )
 from counterpoint.results import Result
 from counterpoint.settings import CHOICES, as_dict, make_settings
@@ -26,15 +27,6 @@ def chosen_by(values: dict[str, Any]) -> str:
     if values.get("chosen_from") == values["rounds"]:
         return f"{of}, the last"
     return f"{of}, chosen by mean validation {heading(values['score'], unit=False)}"
-
-
-def megabytes(count: float) -> str:
-    """Bytes as megabytes.
-
-    >>> megabytes(2_933_480)
-    '2.93 MB'
-    """
-    return f"{count / 1e6:.2f} MB"
 
 
 SHORT = {
@@ -103,7 +95,7 @@ def results_table(result: Result, notes: bool = True) -> RenderableType:
         if values["bytes"]["down_per_round_and_site"]  # else nothing is merged
     ]
     sent, got = (values["bytes"][f"{d}_per_round_and_site"] for d in ("up", "down"))
-    lines.append(f"each site and round: {megabytes(sent)} up, {megabytes(got)} down")
+    lines.append(f"each site and round: {size(sent)} up, {size(got)} down")
     if private := values.get("privacy"):
         lines.append(f"privacy: {privacy_in_words(private)}")
         lines.append(f"not covered by it: {'; '.join(private['not_covered'])}")

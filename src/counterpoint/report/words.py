@@ -43,6 +43,19 @@ def number(metric: str, value: float | None) -> str:
     return f"{value:.1f}" if metric == "hd95" else f"{100 * value:.1f}"
 
 
+def size(count: float) -> str:
+    """Bytes as people write them.
+
+    >>> size(952), size(31_064_776), size(4.2e9)
+    ('952 bytes', '31.1 MB', '4.20 GB')
+    """
+    for name, unit in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= unit:
+            shown = count / unit
+            return f"{shown:.{2 if shown < 10 else 1}f} {name}"
+    return f"{count:.0f} bytes"
+
+
 def leaks(note: str) -> bool:
     """Whether a note of the data says that a patient or an image is in two parts of the split.
 

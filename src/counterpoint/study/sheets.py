@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from counterpoint.report.words import heading, number
+from counterpoint.report.words import heading, number, size
 from counterpoint.study.findings import Findings
 from counterpoint.study.scores import LOWER_IS_BETTER
 
@@ -113,17 +113,6 @@ def probability(p: float) -> str:
     ('0.031', '< 0.001', '1.000', '-')
     """
     return "-" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def size(count: float) -> str:
-    """Bytes as people write them.
-
-    >>> size(230.0), size(12_340), size(9_480_000), size(0)
-    ('230 B', '12.3 kB', '9.48 MB', '0 B')
-    """
-    if count < 1000:
-        return f"{count:.0f} B"
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"
 
 
 def count(value: float) -> str:

@@ -6,8 +6,8 @@ import pandas as pd
 
 from counterpoint.report.page.blocks import Block, Cell, Details, Items, Section, Table, Text
 from counterpoint.report.page.runs import Arm, Study
-from counterpoint.report.page.words import counted, megabytes
-from counterpoint.report.words import encryption_in_words, privacy_in_words
+from counterpoint.report.page.words import counted
+from counterpoint.report.words import encryption_in_words, privacy_in_words, size
 
 SHARED = {
     "all": "all weights of the network",
@@ -114,9 +114,9 @@ def _totals(arms: Sequence[Arm]) -> Table:
         down = total.get("down", pd.Series(dtype=float))
         rounds = int(arm.first.values["rounds"])
         cells: list[str | Cell] = [arm.label]
-        cells += [Cell(megabytes(float(up.get(site, 0)))) for site in sites]
-        cells.append(megabytes(float(down.mean()) if len(down) else 0.0))
-        rows.append([*cells, f"{megabytes(float(up.mean()) / rounds)} sent"])
+        cells += [Cell(size(float(up.get(site, 0)))) for site in sites]
+        cells.append(size(float(down.mean()) if len(down) else 0.0))
+        rows.append([*cells, f"{size(float(up.mean()) / rounds)} sent"])
     return Table("Bytes over a whole run (first seed)", head, rows)
 
 
@@ -129,7 +129,7 @@ def _arm(arm: Arm) -> list[Block]:
     for layer, rows in up.groupby("layer", sort=False):
         of_site = rows.groupby("site")["bytes"].sum()
         cells: list[str | Cell] = [str(layer), str(rows["name"].nunique())]
-        grouped.append([*cells, *(megabytes(float(of_site.get(site, 0))) for site in sites)])
+        grouped.append([*cells, *(size(float(of_site.get(site, 0))) for site in sites)])
     by_layer = Table(
         f"{arm.label}: sent over the whole run, by layer of the network",
         ["Layer", "Arrays", *sites],
@@ -151,7 +151,7 @@ def _names(label: str, table: pd.DataFrame) -> Table:
         rounds = str(first) if first == last else f"{first} to {last}"
         way = "sent" if direction == "up" else "received"
         sites = of_name["site"].nunique()
-        total = megabytes(float(of_name["bytes"].sum()))
+        total = size(float(of_name["bytes"].sum()))
         rows.append([str(name), way, shape or "one number", rounds, str(sites), total])
     head = ["Name", "Direction", "Shape", "Rounds", "Hospitals", "Bytes, all hospitals"]
     return Table(f"{label}: every array that crossed", head, rows)

@@ -71,19 +71,6 @@ def points_between(metric: str, of: Estimate) -> str:
     return f"{points(metric, of.low)} to {points(metric, of.high)}"
 
 
-def megabytes(count: float) -> str:
-    """Bytes as people say them.
-
-    >>> megabytes(952), megabytes(31_064_776), megabytes(4.2e9)
-    ('952 bytes', '31.1 MB', '4.20 GB')
-    """
-    for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            shown = count / size
-            return f"{shown:.{2 if shown < 10 else 1}f} {name}"
-    return f"{count:.0f} bytes"
-
-
 def without_names(note: str) -> str:
     """A note without patients' numbers and the folders above a file, for a page that travels.
 
