@@ -5,14 +5,14 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from counterpoint.aggregation.all import AllWeights, merge_plainly
+from counterpoint.aggregation.all import AllWeights
 from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import head_parameters
 from counterpoint.payload import Payload
 
 
 @dataclass(frozen=True)
-class Backbone:
+class Backbone(AllWeights):
     """The last layer with weights stays at the site: a common body, a head of one's own."""
 
     kind: ClassVar[str] = "backbone"
@@ -20,9 +20,5 @@ class Backbone:
     def share(self, network: nn.Module, exchange: Exchange) -> Payload:
         """What leaves the site: every parameter before the head."""
         local = head_parameters(network)
-        shared = AllWeights().share(network, exchange)
+        shared = super().share(network, exchange)
         return {name: tensor for name, tensor in shared.items() if name not in local}
-
-    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
-        """Take the mean as it is."""
-        merge_plainly(network, mean)

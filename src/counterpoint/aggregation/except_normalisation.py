@@ -5,14 +5,14 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from counterpoint.aggregation.all import AllWeights, merge_plainly
+from counterpoint.aggregation.all import AllWeights
 from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import normalisation_parameters
 from counterpoint.payload import Payload
 
 
 @dataclass(frozen=True)
-class ExceptNormalisation:
+class ExceptNormalisation(AllWeights):
     """Scale and shift of every normalisation layer stay at the site, found by module type."""
 
     kind: ClassVar[str] = "except-normalisation"
@@ -20,9 +20,5 @@ class ExceptNormalisation:
     def share(self, network: nn.Module, exchange: Exchange) -> Payload:
         """What leaves the site: every parameter outside normalisation layers."""
         local = normalisation_parameters(network)
-        shared = AllWeights().share(network, exchange)
+        shared = super().share(network, exchange)
         return {name: tensor for name, tensor in shared.items() if name not in local}
-
-    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
-        """Take the mean as it is."""
-        merge_plainly(network, mean)

@@ -5,14 +5,14 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from counterpoint.aggregation.all import AllWeights, merge_plainly
+from counterpoint.aggregation.all import AllWeights
 from counterpoint.aggregation.exchange import Exchange
 from counterpoint.layers import head_parameters
 from counterpoint.payload import Payload
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(AllWeights):
     """The last layer with weights is common, the representation before it each site's own."""
 
     kind: ClassVar[str] = "head"
@@ -20,9 +20,5 @@ class Head:
     def share(self, network: nn.Module, exchange: Exchange) -> Payload:
         """What leaves the site: the head's parameters."""
         common = head_parameters(network)
-        shared = AllWeights().share(network, exchange)
+        shared = super().share(network, exchange)
         return {name: tensor for name, tensor in shared.items() if name in common}
-
-    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
-        """Take the mean as it is."""
-        merge_plainly(network, mean)

@@ -6,7 +6,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from counterpoint.aggregation.all import AllWeights, merge_plainly
+from counterpoint.aggregation.all import AllWeights
 from counterpoint.aggregation.exchange import Exchange
 from counterpoint.payload import Payload
 
@@ -14,7 +14,7 @@ DIRECTION, STEPS = "direction.", "steps"
 
 
 @dataclass(frozen=True)
-class Normalised:
+class Normalised(AllWeights):
     """A site that takes more steps does not pull the mean more.
 
     What leaves a site is its way per step, d = (x - y) / a, and a. x are the weights at the start
@@ -29,14 +29,10 @@ class Normalised:
         """What leaves the site: direction and length."""
         a = step_weight(exchange.steps, exchange.momentum)
         payload: Payload = {STEPS: torch.tensor(a)}
-        for name, y in AllWeights().share(network, exchange).items():
+        for name, y in super().share(network, exchange).items():
             x = exchange.start[name].to(y) if name in exchange.start else y
             payload[DIRECTION + name] = (x - y) / a
         return payload
-
-    def merge(self, network: nn.Module, mean: Payload, exchange: Exchange) -> None:
-        """Take the server's weights as they are."""
-        merge_plainly(network, mean)
 
 
 def step_weight(steps: int, momentum: float) -> float:
