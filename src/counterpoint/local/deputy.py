@@ -11,7 +11,7 @@ from torch import Tensor
 from counterpoint.local.training import Training
 from counterpoint.ranges import NotNegative
 from counterpoint.tasks import Scorer, Task
-from counterpoint.tasks.distillation import squared_difference
+from counterpoint.tasks.distillation import kl_divergence, squared_difference
 
 RECOVER, EXCHANGE, SUBLIMATE = "recover", "exchange", "sublimate"
 
@@ -100,7 +100,7 @@ class DeputyTransfer:
         """Both models' losses in a stage, as functions of their outputs (N, classes, ...)."""
         teacher = {"personal": outputs["deputy"].detach(), "deputy": outputs["personal"].detach()}
         learns = {"personal": stage != RECOVER, "deputy": stage != SUBLIMATE}
-        distil = task.distil if self.distillation == "kl" else squared_difference
+        distil = kl_divergence if self.distillation == "kl" else squared_difference
 
         def loss_of(role: str, z: Tensor) -> Tensor:
             loss = task.loss(z, target)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from counterpoint.resampling import Score, weighted_auc, weighted_macro_f1, weighted_mean
-from counterpoint.tasks.distillation import kl_divergence
 from counterpoint.tasks.losses import balanced, cross_entropy
 
 
@@ -57,10 +56,6 @@ class Classification:
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Mean loss of logits (N, classes) and labels (N,)."""
         return self.criterion(outputs.float(), target)
-
-    def distil(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """KL(teacher || student) of logits (N, classes), mean over the batch."""
-        return kl_divergence(teacher, student)
 
     def scorer(self, thorough: bool = False) -> "Answers":
         """Collects answers; all scores are quick."""

@@ -11,7 +11,7 @@ from counterpoint.resampling import Score
 
 
 class Task(Protocol):
-    """Loss, distillation and scores of what is learnt.
+    """Loss and scores of what is learnt.
 
     ``score`` names the score that chooses models and stages, ``metrics`` all scores in the order
     in which they are shown, and ``outputs`` is the number of channels that a network gives.
@@ -48,10 +48,6 @@ class Task(Protocol):
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Mean loss of a batch."""
-        ...
-
-    def distil(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """KL(teacher || student), mean over the batch."""
         ...
 
     def scorer(self, thorough: bool = False) -> "Scorer":

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from counterpoint.resampling import Score, weighted_mean
-from counterpoint.tasks.distillation import kl_divergence
 from counterpoint.tasks.losses import joint
 
 
@@ -70,10 +69,6 @@ class Segmentation:
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Loss of logits (N, classes, *space) and masks (N, *space), -1 where not scored."""
         return self.criterion(outputs.float(), target)
-
-    def distil(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """KL(teacher || student) per pixel, mean over pixels and batch."""
-        return kl_divergence(teacher, student)
 
     def scorer(self, thorough: bool = False) -> "Overlaps":
         """Counts overlaps; with ``thorough`` the distances of outlines too."""
