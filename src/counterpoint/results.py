@@ -246,21 +246,8 @@ def write_model(
     folder = out / "models"
     path = folder / "global.safetensors" if site is None else _personal(folder, site)
     facts = {} if site is None else {"site": site}
-    write_tensors(path, model, _card(settings, task, shape, form, round, **facts))
-    return path
-
-
-def _card(
-    settings: Settings,
-    task: Task,
-    shape: tuple[int, ...],
-    form: Form,
-    round: int,
-    **facts: object,
-) -> dict[str, str]:
-    """A model's card: how it is made again, and how it is given images as in training."""
     method = settings.method
-    return model_card(
+    card = model_card(
         method.schedule.model,
         method.schedule.model_options,
         task.kind,
@@ -276,6 +263,8 @@ def _card(
         round=round,
         **facts,
     )
+    write_tensors(path, model, card)
+    return path
 
 
 def retrogress(scores: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
