@@ -26,7 +26,6 @@ from counterpoint.spectrum import (
     half_width,
     low_frequencies,
     normalise_amplitude,
-    symmetrised_mask,
 )
 
 HERE = Path(__file__).parent / "figures"
@@ -34,8 +33,11 @@ HERE = Path(__file__).parent / "figures"
 
 def centred_mask(height: int, width: int, radius: float) -> Tensor:
     """Which share of each frequency's amplitude is averaged, zero frequency in the middle."""
-    band = symmetrised_mask(half_width(height, radius), half_width(width, radius), torch.zeros(()))
-    half = add_to_band(torch.zeros(height, width // 2 + 1), band)
+    bh, bw = half_width(height, radius), half_width(width, radius)
+    band = torch.ones(2 * bh + 1, bw + 1)
+    band[0] = band[-1] = band[:, -1] = 0.5  # as `from_low_frequencies` has it
+    band[0, -1] = 0
+    half = add_to_band(torch.zeros(height, width // 2 + 1), band, axes=2)
     mirrored = half.flip(0).roll(1, 0).flip(1)[:, 1:-1] if width % 2 == 0 else None
     assert mirrored is not None, "even widths only"
     return torch.fft.fftshift(torch.cat([half, mirrored], dim=1))

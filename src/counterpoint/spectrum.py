@@ -110,28 +110,11 @@ def take_band(spectrum: Tensor, *half_widths: int) -> Tensor:
     return band
 
 
-def add_to_band(spectrum: Tensor, delta: Tensor, axes: int = 2) -> Tensor:
+def add_to_band(spectrum: Tensor, delta: Tensor, axes: int) -> Tensor:
     """Add ``delta`` (..., 2b+1, b'+1) to the band of ``spectrum``, in place, and return it."""
     for there, here in quarters(spectrum, delta, axes):
         there += here
     return spectrum
-
-
-def symmetrised_mask(bh: int, bw: int, like: Tensor) -> Tensor:
-    """Mask (2bh+1, bw+1) with entries 0, 1/2 and 1 that equals the released one-sided band.
-
-    The released code replaces rows [-bh, bh) and columns [-bw, bw) and keeps the real part of the
-    inverse transform. That is the same as the mask (M(k) + M(-k)) / 2 on a real transform.
-
-    >>> symmetrised_mask(1, 1, torch.zeros(()))
-    tensor([[0.5000, 0.0000],
-            [1.0000, 0.5000],
-            [0.5000, 0.5000]])
-    """
-    mask = like.new_ones(2 * bh + 1, bw + 1)
-    mask[0] = mask[-1] = mask[:, -1] = 0.5
-    mask[0, -1] = 0  # neither this frequency nor its mirror image is in the released band
-    return mask
 
 
 def amplitude_of(spectrum: Tensor) -> Tensor:
@@ -184,9 +167,12 @@ def low_frequencies(weight: Tensor, radius: float) -> Tensor | None:
 def from_low_frequencies(band: Tensor, shape: torch.Size) -> Tensor:
     """The weight of ``shape`` whose spectrum is ``band`` in the released band, and else zero.
 
-    That is irfft2(Ms * band), with the :func:`symmetrised_mask` Ms and a band as
-    :func:`low_frequencies` cuts it. The transform is linear: a weight whose band is to change by
-    ``band`` changes by this, and not at all where that is zero.
+    The released code replaces rows [-bh, bh) and columns [-bw, bw) and keeps the real part of the
+    inverse transform. That is irfft2(Ms * band), with the mask Ms = (M(k) + M(-k)) / 2 and a band
+    as :func:`low_frequencies` cuts it: Ms is 1, at the band's edges 1/2, and 0 in the corners of
+    which neither the frequency nor its mirror image is in the released band. The transform is
+    linear: a weight whose band is to change by ``band`` changes by this, and not at all where that
+    is zero.
 
     >>> band = torch.zeros(5, 3, dtype=torch.complex64)
     >>> band[2, 0] = 48  # zero frequency: the sum
