@@ -232,23 +232,12 @@ def task_of(settings: Settings, federation: Federation) -> Task:
 
 def read_data(settings: Settings, report: Report = ignore) -> Federation:
     """Load the data that the settings name."""
-    data = settings.data
-    return readers.load(
-        data.name,
-        data.root,
-        protocol=data.protocol,
-        seed=settings.seed if data.split_seed is None else data.split_seed,
-        sites=list(data.sites) if data.sites else None,
-        classes=data.classes,
-        train_limit=data.train_limit,
-        holdout=data.holdout,
-        task=data.task,
-        volumes=data.volumes,
-        neighbours=data.neighbours,
-        window=data.window,
-        skip_bad=data.skip_bad,
-        progress=told(report, "checked"),
-    )
+    data = dataclasses.asdict(settings.data)
+    name, seed = data.pop("name"), data.pop("split_seed")
+    data["sites"] = data["sites"] or None  # none named: all of them
+    if seed is None:
+        seed = settings.seed
+    return readers.load(name, **data, seed=seed, progress=told(report, "checked"))
 
 
 def _require_statistics(settings: Settings, federation: Federation) -> None:
