@@ -24,6 +24,7 @@ from counterpoint.predictor import Predictor, load_model, model_card
 from counterpoint.privacy import account
 from counterpoint.report.words import typed
 from counterpoint.settings import Settings
+from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.tasks import Task
 
 TEXTS = ("site", "model", "moment", "stage", "split", "direction", "name", "shape")
@@ -75,6 +76,19 @@ class Result:
     @property
     def _anew(self) -> str:
         return f"remove it, and `counterpoint resume {typed(self.path)}` makes it anew"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The content of ``settings.yaml``.
+
+        Raises:
+            StateError: if it can't be read.
+        """
+        file = self.path / "settings.yaml"
+        try:
+            return dict(read_yaml(file))
+        except (*UNREADABLE, ValueError, TypeError) as error:
+            raise StateError(f"{file} can't be read: {what_is_wrong(error)}") from error
 
     @cached_property
     def scores(self) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """What the finished runs of a study say: one tidy table, and means with spread over the seeds."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from counterpoint.data.batches import split_into_batches
 from counterpoint.errors import StateError
 from counterpoint.results import Result
 from counterpoint.settings import flatten
-from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 from counterpoint.study.plan import Planned
 
 LOWER_IS_BETTER = ("loss", "hd95")
@@ -40,16 +38,15 @@ class Finished:
         """Its seed."""
         return self.planned.seed
 
-    @functools.cached_property
+    @property
     def settings(self) -> dict[str, Any]:
         """The content of its ``settings.yaml``."""
-        file = self.result.path / "settings.yaml"
         try:
-            return dict(read_yaml(file))
-        except (*UNREADABLE, ValueError, TypeError) as error:
+            return self.result.settings
+        except StateError as error:
             raise StateError(
-                f"{file} can't be read: {what_is_wrong(error)}; put it back as it was, or remove "
-                "the run's folder, and the run is made anew"
+                f"{error}; put it back as it was, or remove the run's folder, and the run is made "
+                "anew"
             ) from error
 
     @property

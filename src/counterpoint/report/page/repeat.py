@@ -1,14 +1,13 @@
 """How it was made and how to make it again: settings, versions, data, commands."""
 
 import shlex
+from copy import deepcopy
 
 import yaml
 
-from counterpoint.errors import StateError
 from counterpoint.report.page.blocks import Block, Cell, Code, Details, Items, Section, Table, Text
 from counterpoint.report.page.runs import Arm, Run, Study
 from counterpoint.report.page.words import without_names
-from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 
 def repeat(study: Study) -> Section:
@@ -112,11 +111,7 @@ def _split_seed(run: Run) -> object:
 
 def settings_text(run: Run) -> str:
     """The content of ``settings.yaml``, with no folder of the machine that it was run on."""
-    file = run.path / "settings.yaml"
-    try:
-        values = read_yaml(file)
-    except UNREADABLE as error:
-        raise StateError(f"{file} can't be read: {what_is_wrong(error)}") from error
+    values = deepcopy(run.result.settings)
     data = values["data"]
     values["method"] = without_names(str(values["method"]))  # of a file: my_method.py:METHOD
     data["name"] = without_names(str(data["name"]))

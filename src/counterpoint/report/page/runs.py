@@ -19,7 +19,6 @@ from counterpoint.resampling import (
 )
 from counterpoint.results import Result, read_log
 from counterpoint.settings import flatten
-from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_is_wrong
 
 DRAWS = 1000
 FEW = 30
@@ -71,11 +70,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The content of ``settings.yaml``, with dotted names."""
-        file = self.path / "settings.yaml"
-        try:
-            return dict(flatten(read_yaml(file)))
-        except (*UNREADABLE, AttributeError) as error:
-            raise StateError(f"{file} can't be read: {what_is_wrong(error)}") from error
+        return dict(flatten(self.result.settings))
 
     @cached_property
     def cases(self) -> pd.DataFrame:
