@@ -285,12 +285,11 @@ def _start_worker(
     threads: int,
     events: Any,
     turns: Any,
-    parent: int = 0,
+    parent: int,
 ) -> None:
     global _client, _events, _failed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    if parent:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # With psutil at hand loky ends a worker that has grown by 300 MB; training does.
     loky.process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     settle(threads)

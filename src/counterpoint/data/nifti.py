@@ -26,10 +26,9 @@ from counterpoint.errors import DataError
 _AXIAL = axcodes2ornt(("S", "P", "L"))
 
 
-def nifti_geometry(path: str, column: str = "image") -> Geometry:
+def nifti_geometry(path: str) -> Geometry:
     """Return size and place from the header, with axial slices; raises as `read_nifti` does."""
-    loaded = _load(path, column)
-    return _turned(loaded, _AXIAL, column)[1]
+    return _turned(_load(path, "image"), _AXIAL, "image")[1]
 
 
 def read_nifti(

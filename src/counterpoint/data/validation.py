@@ -8,12 +8,12 @@ _SEED = 1  # part of what "published" means here: the same whatever else is aske
 
 
 def complete_split(
-    tables: dict[str, pd.DataFrame], share: float = 0.1, least: int = 1
+    tables: dict[str, pd.DataFrame], least: int = 1
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Return the tables of `Reading` with a validation part at every site, and notes on it.
 
-    Where there is none, ``share`` of the training images, but about ``least`` of them or more,
-    become validation: groups stay together, also across sites, and labels in proportion. A site
+    Where there is none, a tenth of the training images, but about ``least`` of them or more, become
+    validation: groups stay together, also across sites, and labels in proportion. A site
     without any split gets one of 70, 10 and 20 %.
 
     >>> table = pd.DataFrame({"label": 0, "split": "train", "group": list("abcdefghij")})
@@ -27,7 +27,7 @@ def complete_split(
         if (table["split"] == "").all():
             fractions[site] = (0.7, 0.1, 0.2)
         elif training and not (table["split"] == "validation").any():
-            part = min(1.0, max(share, least / training))
+            part = min(1.0, max(0.1, least / training))
             fractions[site] = (1 - part, part, 0.0)
     made = frame["site"].isin(list(fractions)) & frame["split"].isin(["", "train"])
     # A patient that trains elsewhere trains here, too; one without a split is where he is there.

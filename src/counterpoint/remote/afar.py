@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -79,15 +79,16 @@ class Afar:
     def _hellos(self) -> Path:
         return self.folder.state / "sites.json"
 
-    def hello(self, sites: Iterable[str], when: str, enough: int | None = None) -> None:
+    def hello(self) -> None:
         """Ask sites whether they are there and their data fit, and note what they say."""
-        replies = self.ask({site: Message("hello") for site in sites}, when, enough)
+        when = "at the start"
+        replies = self.ask({site: Message("hello") for site in self.plan.sites.values()}, when)
         if self.plan.settings.encrypt:
             require_one_key({site: str(reply.says.get("key")) for site, reply in replies.items()})
         silent = self._note(replies)
         for site, why in silent.items():
             self.leave_out(site, when, why)
-        self.require(len(replies) - len(silent), when, enough)
+        self.require(len(replies) - len(silent), when)
 
     def _note(self, replies: Mapping[str, Message]) -> dict[str, str]:
         """Note what sites say of their data; give those that do not say it, and what is wrong."""
@@ -272,7 +273,7 @@ def conduct_afar(plan: Plan, path: Path, send: Send, min_sites: int, report: Rep
         folder = ServerFolder.create(path, plan.settings, plan.task.metrics, marked)
     afar = Afar(plan, folder, send, min_sites, report)
     with folder.lock():
-        afar.hello(plan.sites.values(), "at the start")
+        afar.hello()
         facts["device"] = str(choose_device(plan.settings.machine.device))
         names = tuple(plan.sites.values())
         play = Play(folder, plan.settings, plan.task, plan.shape, names, facts, report)

@@ -80,7 +80,6 @@ def write_report(
     write_text(page, render(study, sections, thumbnails))
     written: list[Path] = []
     for block in drawings(sections) if figures else ():
-        assert block.whole is not None
         written += save(block.whole(), page.parent / "figures" / block.name, FORMS)
     return Report(page, tuple(written), tuple(cautions(study)))
 

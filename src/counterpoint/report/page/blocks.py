@@ -67,7 +67,7 @@ class Picture:
     title: str
     svg: str
     words: str
-    table: Table | None = None
+    table: Table
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ class Pictures:
 
     kind: ClassVar[str] = "pictures"
     pictures: Sequence[Picture]
+    name: str
+    whole: Callable[[], Figure]
+    """Draws all of them as one figure, for a file."""
     legend: Sequence[Entry] = ()
     key: str = ""
     """What lines and marks mean, in words."""
-    name: str = ""
-    whole: Callable[[], Figure] | None = None
-    """Draws all of them as one figure, for a file."""
     small: bool = False
 
 

@@ -24,7 +24,7 @@ def pictures(
     draw: Callable[[Axes, Data], None],
     marks: Callable[[str, Data], Sequence[Mark]],
     words: Callable[[str, Data], str],
-    table: Callable[[str, Data], Table] | None = None,
+    table: Callable[[str, Data], Table],
     *,
     legend: Sequence[Entry] = (),
     key: str = "",
@@ -53,9 +53,9 @@ def pictures(
         figure = panelled({title: data}, draw, size, titles=False)
         svg = to_svg(figure, ident, words(title, data), marks(title, data))
         text = words(title, data)
-        made.append(Picture(ident, title, svg, text, table(title, data) if table else None))
+        made.append(Picture(ident, title, svg, text, table(title, data)))
     whole = partial(panelled, panels, file_draw or draw, size, named=bool(legend))
-    return Pictures(made, legend, key, name=name, whole=whole, small=small)
+    return Pictures(made, name, whole, legend, key, small)
 
 
 @mpl.rc_context(SCREEN)

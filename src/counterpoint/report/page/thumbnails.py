@@ -13,23 +13,22 @@ TRUTH, FOUND = (255, 255, 255), (255, 138, 31)
 """Colours of the outlines: what people marked, and what the model marked."""
 
 
-def png(image: npt.NDArray[np.float32], side: int = SIDE) -> str:
+def png(image: npt.NDArray[np.float32]) -> str:
     """An image (C, H, W) in 0..1 as a data URI.
 
     >>> png(np.zeros((3, 8, 8), dtype=np.float32))[:22]
     'data:image/png;base64,'
     """
-    return _uri(_enlarged(image, side))
+    return _uri(_enlarged(image))
 
 
 def outlined(
     image: npt.NDArray[np.float32],
     truth: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
-    side: int = SIDE,
 ) -> str:
     """An image (C, H, W) with outlines of two masks (H, W), as a data URI."""
-    pixels = _enlarged(image, side).copy()
+    pixels = _enlarged(image).copy()
     for mask, colour in ((truth, TRUTH), (found, FOUND)):
         scored = np.where(truth >= 0, mask, 0)  # what lies outside a field of view is not judged
         pixels[_outline(scored, pixels.shape[:2])] = colour
@@ -51,11 +50,11 @@ def worst_plane(
     return pixels[worst], truth[worst], found[worst]
 
 
-def _enlarged(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.uint8]:
-    """(C, H, W) in 0..1 to (h, w, 3) in 0..255, the longer side of length ``side``."""
+def _enlarged(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """(C, H, W) in 0..1 to (h, w, 3) in 0..255, the longer side of length `SIDE`."""
     colours = image if image.shape[0] == 3 else np.repeat(image[:1], 3, axis=0)
     pixels = (255 * np.clip(colours, 0, 1)).astype(np.uint8).transpose(1, 2, 0)
-    scale = side / max(pixels.shape[:2])
+    scale = SIDE / max(pixels.shape[:2])
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
