@@ -285,6 +285,30 @@ def test_batch_statistics_need_two_images_to_score(folder: Path, tmp_path: Path)
     options = {"data.protocol": "given", "statistics": "batch"}
     with pytest.raises(DataError, match="'east' has a single validation image"):
         run(data, tmp_path / "run", **options)
+    held = run(data, tmp_path / "held", holdout="east", **options)  # where it is never used
+    assert held.results["holdout"] == "east"
+
+
+@pytest.mark.parametrize("method", ["local", "pooled"])
+def test_group_norm_needs_nothing_of_a_mean(method: str, folder: Path, tmp_path: Path) -> None:
+    result = run(folder, tmp_path / "run", method=method, statistics="group")
+    assert result.results["statistics"] == "group"
+
+
+def test_a_site_that_is_held_out_is_recalibrated_on_two_images_or_more(
+    folder: Path, tmp_path: Path
+) -> None:
+    """One would be known only after all rounds: batch norm of a vector needs two."""
+    data = renamed(folder, tmp_path / "data", {})
+    for table in data.glob("*/labels.csv"):
+        rows = pd.read_csv(table)
+        rows["split"] = [("test", "validation", "train")[min(n // 4, 2)] for n in range(len(rows))]
+        if table.parent.name == "east":
+            rows["split"] = ["train", *["test"] * (len(rows) - 1)]
+        rows.to_csv(table, index=False)
+    options = {"data.protocol": "given", "statistics": "recalibrated", "holdout": "east"}
+    with pytest.raises(SettingsError, match="'east', which is held out, needs two or more"):
+        run(data, tmp_path / "run", **options)
 
 
 def test_recalibration_of_instance_norm_with_running_statistics() -> None:

@@ -71,7 +71,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if words[0] == "run" and len(words) > 2:
         with monkeypatch.context() as patch:
             patch.setattr(counterpoint, "run", only_settings)
-            patch.setattr(training, "show_result", lambda result: None)
+            patch.setattr(training, "show_result", lambda result, notes: None)
             done = CliRunner().invoke(cli.app, words)
         assert done.exit_code == 0, (words, done.stderr, done.exception)
         return

@@ -209,6 +209,12 @@ def test_compositions_from_the_command_line(
         ("scaffold", "--server mean", "not local 'control-variates' with server 'mean'"),
         ("fedprox", "--server control", "use --local control-variates --server control, or neith"),
         ("scaffold", "--optimizer adam", "use --optimizer sgd"),
+        ("scaffold", "--set weighting=closeness", "the same weight for a site in every round"),
+        (
+            "scaffold",
+            "--set weighting=images --participation 0.5",
+            "use --set weighting=equal, or --participation 1",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(

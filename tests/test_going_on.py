@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from counterpoint import load, resume, run
-from counterpoint.cli.common import going_on
+from counterpoint.cli.common import what_is_left
 from counterpoint.crew import gather, memory_in_words
 from counterpoint.data import write_phantom
 from counterpoint.errors import SettingsError, StateError, TrainingError
@@ -504,7 +504,7 @@ def test_a_run_across_sites_is_not_resumed_here(stopped):
     assert code == 2
     assert "choose another --out" in error
     assert "resume" not in error
-    assert "resume" not in going_on(stopped)
+    assert "resume" not in what_is_left(stopped)
 
 
 def test_workers_that_can_not_be(stopped):

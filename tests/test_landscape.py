@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,19 @@ import counterpoint
 from counterpoint import api
 from counterpoint.errors import SettingsError, StateError
 from counterpoint.figures import landscape as figure
-from counterpoint.landscape import filter_normalised, losses_around, numbers, plane_through
+from counterpoint.landscape import (
+    filter_normalised,
+    losses_around,
+    numbers,
+    plane_through,
+    scene,
+)
+from counterpoint.landscape.scene import Scene, source_of_statistics
+from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import loss_on
+from counterpoint.predictor import Predictor
 from counterpoint.runs import gather
+from counterpoint.settings import make_settings
 from counterpoint.statistics import recalibrate
 from counterpoint.tasks import make_task
 from tests.networks import Tiny
@@ -144,6 +155,57 @@ def test_a_plane_holds_its_three_models_and_says_how_far_others_are() -> None:
     assert far > 0.1
     with pytest.raises(StateError, match="in a line"):
         plane_through(models[0], models[1], models[1])
+
+
+@pytest.mark.parametrize(
+    ("statistics", "options", "wanted"),
+    [
+        ("recalibrated", {"batch_size": 16}, ([2], [16, 8])),  # as a run recalibrates
+        ("recalibrated", {"batch_size": 16, "max_batch": 4}, ([2], [4])),
+        ("batch", {"batch_size": 16, "max_batch": 8}, ([8], [])),  # as a run scores
+        ("batch", {"batch_size": 12}, ([12], [])),
+    ],
+)
+def test_batches_are_as_large_as_in_the_run(
+    statistics: str,
+    options: dict[str, int],
+    wanted: tuple[list[int], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of images so large that two are scored at a time."""
+    monkeypatch.setattr(scene, "scored_at_once", lambda pixels: 2)
+    sizes: dict[str, list[int]] = {}
+
+    def taken(
+        network: object, seen: list[Any], task: object, calibration: list[Any], _: object
+    ) -> Any:
+        sizes["seen"] = [len(images) for images, _ in seen]
+        sizes["calibration"] = [len(images) for images in calibration]
+
+    monkeypatch.setattr(scene, "loss_on", taken)
+    given = make_settings(
+        "fedavg", "phantom", {"statistics": statistics, "image_size": 32} | options
+    )
+    federation, sites = counterpoint.data.decode(counterpoint.load("phantom"), 32)
+    site = sites[0]
+    place = Scene(None, given, federation, {site.name: site}, torch.device("cpu"))  # type: ignore[arg-type]
+    network = Tiny(3)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d) and statistics == "batch":
+            layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
+    place.loss(Predictor(nn.Identity(), network), site.name, View(images=24))
+    assert (
+        tuple(sorted(set(sizes[name]), reverse=True) for name in ("seen", "calibration")) == wanted
+    )
+
+
+def test_whose_statistics_a_landscape_is_of() -> None:
+    def said(norm: nn.Module) -> str:
+        return source_of_statistics(Predictor(nn.Identity(), nn.Sequential(norm)), "recalibrated")
+
+    assert said(nn.BatchNorm2d(1)) == "recalibrated"
+    assert said(nn.BatchNorm2d(1, track_running_stats=False)) == "batch"
+    assert said(nn.InstanceNorm2d(1)) == said(nn.GroupNorm(1, 1)) == "none"
 
 
 @pytest.fixture(scope="module")

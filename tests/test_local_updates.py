@@ -29,7 +29,14 @@ from counterpoint.local import (
 )
 from counterpoint.local.adapted import blend_into
 from counterpoint.local.contrastive import contrast
-from counterpoint.local.prototypes import COUNTS, PRESENT, SUMS, aligned, log_pressure
+from counterpoint.local.prototypes import (
+    COUNTS,
+    PRESENT,
+    SUMS,
+    aligned,
+    class_features,
+    log_pressure,
+)
 from counterpoint.local.training import evaluate
 from counterpoint.perturbation import Perturbation
 from counterpoint.predictor import build_predictor
@@ -330,6 +337,26 @@ def test_fedrep_trains_the_head_first(epochs: int) -> None:
     assert training.steps == {"model": 2}
 
 
+def test_fedrep_leaves_what_the_network_has_frozen() -> None:
+    """A pretrained stem, say: it is not trained, and is as frozen afterwards."""
+    model = nn.Sequential(Product(1, 2), nn.Linear(1, 1, bias=False))
+    model[0].body.weight.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=1.0)
+    training = Training(
+        models={"model": model},
+        optimizers={"model": optimizer},
+        task=Classification(("a",), partial(pull, points=torch.tensor([[4.0]]))),
+        batches=lambda: iter([(torch.ones(2, 1), torch.zeros(2, dtype=torch.int64))]),
+        plain_batches=lambda: iter([]),
+        epochs=2,
+    )
+    before = {name: p.item() for name, p in model.named_parameters()}
+    assert list(Alternating(body_epochs=1).train(training)) == ["head", "body"]
+    changed = {name for name, p in model.named_parameters() if p.item() != before[name]}
+    assert changed == {"0.head.weight", "1.weight"}
+    assert [p.requires_grad for p in model.parameters()] == [False, True, True]
+
+
 def test_fedrep_leaves_what_is_fixed_untouched_by_momentum_and_decay() -> None:
     """Weight decay 1 and momentum from an epoch of the body do not move it in the head's epoch."""
     model = Product(1, 2)
@@ -476,6 +503,20 @@ def prototypes(
         received=received,
         memory={"rounds": torch.tensor(float(rounds))} if rounds else {},
     )
+
+
+def test_prototypes_of_a_network_that_ends_in_a_convolution() -> None:
+    """As SqueezeNet does: an image's feature is the mean over its places."""
+    network = nn.Sequential(
+        nn.Identity(), nn.Conv2d(2, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    images = torch.tensor([[1.0, 3.0], [5.0, 7.0]])[:, :, None, None] * torch.tensor([0.0, 2.0])
+    training = prototypes([], [], {}, 0)
+    training.models["deputy"] = network
+    training.plain_batches = lambda: iter([Batch(images, torch.tensor([1, 0]), torch.arange(2))])
+    counts, sums = class_features(training, 2)
+    assert counts.tolist() == [1, 1]
+    assert sums.tolist() == [[5, 7], [1, 3]]
 
 
 def test_prototypes_of_a_class_that_a_site_lacks() -> None:

@@ -13,10 +13,11 @@ from scipy.spatial.distance import cdist
 from sklearn import metrics
 from torch.nn import functional as F
 
+from counterpoint.local import DeputyTransfer
 from counterpoint.local.prototypes import aligned
 from counterpoint.resampling import drawn_scores, interval, weighted_auc, weighted_mean
 from counterpoint.tasks import Classification, Segmentation, make_task
-from counterpoint.tasks.distillation import kl_divergence
+from counterpoint.tasks.distillation import kl_divergence, squared_difference
 from counterpoint.tasks.losses import LOSSES, cross_entropy, inside
 
 THREE = Segmentation(("background", "cup", "disc"))
@@ -305,6 +306,29 @@ def test_distillation_is_the_mean_over_images_and_pixels(shape):
     assert teacher.grad is None
     wanted = ((q - p) / each.numel()).movedim(-1, 1).float()
     torch.testing.assert_close(student.grad, wanted)
+
+
+@pytest.mark.parametrize("of", [kl_divergence, squared_difference])
+def test_pixels_that_are_not_scored_teach_nothing(of):
+    """What is outside neither counts nor dilutes what is inside."""
+    teacher, student = drawn(1, 2, 3, 4, 4), drawn(2, 2, 3, 4, 4).requires_grad_()
+    inside = torch.zeros(2, 4, 4, dtype=torch.bool)
+    inside[:, 1:3, :2] = True
+    loss = of(teacher, student, inside)
+    alone = of(teacher[:, :, 1:3, :2], student[:, :, 1:3, :2])
+    assert loss.item() == pytest.approx(alone.item(), rel=1e-5)
+    loss.backward()
+    assert student.grad.movedim(1, -1)[~inside].abs().max() == 0
+    assert of(teacher, student, torch.zeros_like(inside)).item() == 0
+
+
+def test_a_deputy_learns_nothing_where_nothing_is_scored():
+    task, update = Segmentation(("background", "a", "b")), DeputyTransfer()
+    outputs = {role: drawn(n, 2, 3, 4, 4) for n, role in enumerate(("personal", "deputy"))}
+    student = outputs["deputy"].requires_grad_()
+    outside = torch.full((2, 4, 4), -1)
+    update.losses(task, "exchange", outputs, outside)["deputy"](student).backward()
+    assert student.grad.abs().max() == 0
 
 
 tied = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30)

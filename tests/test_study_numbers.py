@@ -177,9 +177,12 @@ def test_entries():
     with pytest.raises(SettingsError, match="NAME=VALUE"):
         parse_vary("lr")
     grid = dict([parse_vary("lr=0.1,0.2"), parse_vary("statistics=local,batch")])
-    labels = [one.label for one in varied([Entry("fedavg", {"lr": 9, "momentum": 0})], grid)]
-    assert labels[1] == "fedavg:lr=0.1,momentum=0,statistics=batch"
+    labels = [one.label for one in varied([Entry("fedavg", {"momentum": 0})], grid)]
+    assert labels[1] == "fedavg:momentum=0,lr=0.1,statistics=batch"
     assert len(set(labels)) == 4
+    for own in ({"lr": 9}, {"schedule.lr": 9}):  # would be lost
+        with pytest.raises(SettingsError, match=r"schedule\.lr is varied for all entries"):
+            varied([Entry("fedavg", own)], grid)
 
 
 def test_a_method_of_a_file(tmp_path):

@@ -243,19 +243,20 @@ def read_data(settings: Settings, report: Report = ignore) -> Federation:
 def _require_statistics(settings: Settings, federation: Federation) -> None:
     """Refuse statistics of batch norm that would only stand in the results."""
     method, held = settings.method, federation.holdout
-    if held and method.statistics == "recalibrated" and not (held.table["split"] == "train").any():
+    few = held is not None and int((held.table["split"] == "train").sum()) < 2
+    if held and few and method.statistics == "recalibrated":
         raise SettingsError(
-            f"statistics 'recalibrated' are taken from training images, and '{held.name}', which "
-            "is held out, has none; give it some (no label of them is used), or use --statistics "
-            "averaged"
+            f"statistics 'recalibrated' are taken from training images, of which '{held.name}', "
+            "which is held out, needs two or more; give it some (no label of them is used), or use "
+            "--statistics averaged"
         )
-    if method.aggregation.kind != "none" or method.statistics in ("local", "batch"):
+    if method.aggregation.kind != "none" or method.statistics in ("local", "batch", "group"):
         return
     if method.statistics == "recalibrated" and held:
         return  # at the site that is held out
     raise SettingsError(
         f"'{method.name}' takes nothing back in, so batch norm's statistics can't be "
-        f"'{method.statistics}'; use --statistics local or batch"
+        f"'{method.statistics}'; use --statistics local, batch or group"
     )
 
 
@@ -276,8 +277,9 @@ def _decode(
             "augmentation 'prrfl' is for 2-D images; use --augmentation flips for volumes"
         )
     if settings.method.statistics == "batch":
-        for site in sites:
-            for part in ("validation", "test"):
+        for number, site in enumerate(sites):
+            trains = number < len(federation.sites)  # the last one may be held out
+            for part in ("validation", "test") if trains else ("test",):
                 if len(site.part(part)) < 2:
                     raise DataError(
                         f"site '{site.name}' has a single {part} image: batch norm can't use the "

@@ -165,6 +165,13 @@ def require_fitting_parts(method: Method) -> None:
             "local 'control-variates' corrects every weight towards the federation's direction, "
             f"and with aggregation '{sends}' some stay at their site; use --aggregation all"
         )
+    weighs_anew = schedule.weighting == "images" and schedule.participation < 1
+    if local == "control-variates" and (schedule.weighting == "closeness" or weighs_anew):
+        raise SettingsError(
+            "local 'control-variates' needs the same weight for a site in every round, or the "
+            f"common control is no mean of the sites'; weighting '{schedule.weighting}' gives "
+            "others: use --set weighting=equal" + (", or --participation 1" if weighs_anew else "")
+        )
     counts_steps = local == "control-variates" or sends == "normalised"
     momentum = schedule.momentum if schedule.optimizer == "sgd" else 0
     if counts_steps and momentum and schedule.keep_optimizer:

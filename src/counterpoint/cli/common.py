@@ -195,7 +195,7 @@ def shown_live(folder: Path, logs: Iterable[str] = ()) -> "Iterator[Report]":
         except WriteError as error:
             if not (folder / "settings.yaml").is_file():
                 raise
-            raise WriteError(f"{error}; {going_on(folder)}") from error
+            raise WriteError(f"{error}: {going_on(folder)}") from error
 
 
 def parsed(text: str, what: str) -> Any:

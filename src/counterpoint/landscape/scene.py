@@ -21,7 +21,7 @@ from counterpoint.federation import input_shape
 from counterpoint.first import laid_out
 from counterpoint.landscape.view import View
 from counterpoint.landscape.walk import loss_on
-from counterpoint.layers import batch_norms
+from counterpoint.layers import batch_norms, mixes_images
 from counterpoint.predictor import Predictor
 from counterpoint.runs import Run
 from counterpoint.seeds import generator
@@ -63,7 +63,11 @@ class Scene:
         return first
 
     def trained_on(self, site: str) -> Weights:
-        """Where a site's next round would take the global model: the optimum that it pulls to."""
+        """Where one more round at a site takes the global model: the optimum that it pulls to.
+
+        At the learning rate of the first round; that of the last ones may be too small to go
+        anywhere.
+        """
         settings, method = self.settings, self.settings.method
         shape = input_shape(self.federation, settings)
         task = task_of(settings, self.federation)
@@ -86,28 +90,34 @@ class Scene:
         """
         task = make_task(self.federation.task, self.federation.classes)
         kind = source_of_statistics(model, view.statistics)
+        schedule = self.settings.method.schedule
+        most = scored_at_once(math.prod(self.sites[site].part("train").images.shape[2:]))
+        mixed = self.settings.method.statistics == "batch"
+        size = schedule.batch_size if mixed else most
         with torch.no_grad():
-            seen = [(model.prepare(x), y) for x, y in self.images(site, view.split, view.images)]
-            calibration = (
-                [model.prepare(x) for x, _ in self.images(site, "train", view.images)]
-                if kind == "recalibrated"
-                else []
-            )
+            seen = [
+                (model.prepare(x), y) for x, y in self.images(site, view.split, view.images, size)
+            ]
+            large = self.images(site, "train", view.images, max(schedule.batch_size, most))
+            calibration = [model.prepare(x) for x, _ in large] if kind == "recalibrated" else []
         precision: torch.dtype = getattr(torch, self.settings.method.schedule.precision)
         return loss_on(model.network, seen, task, calibration, precision), kind
 
-    def images(self, site: str, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of so many images of a part of a site, the same for all runs."""
+    def images(
+        self, site: str, split: str, count: int, size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """So many images of a part of a site, the same for all runs, in batches of ``size``.
+
+        Of fewer, where the run has a limit to what the device works on at a time.
+        """
         part = self.sites[site].part(split)
         order = generator("landscape", site, split)
         kept = torch.randperm(len(part), generator=order)[:count].numpy()
         some = dataclasses.replace(
             part, rows=part.rows[kept], labels=part.labels[kept], cases=part.cases[kept]
         )
-        as_trained = self.settings.method.statistics in ("batch", "recalibrated")
-        most = scored_at_once(math.prod(some.images.shape[2:]))
-        size = self.settings.method.schedule.batch_size if as_trained else most
-        for batch in batches([some], size, self.device):
+        at_once = self.settings.method.schedule.at_once(size)
+        for batch in batches([some], at_once, self.device):
             yield batch.images, batch.target
 
 
@@ -146,7 +156,6 @@ def weights_of(model: Predictor) -> Weights:
 
 def source_of_statistics(model: Predictor, wanted: str) -> str:
     """Whose statistics a model's batch norm normalises with: "none" without a batch norm."""
-    layers = batch_norms(model.network)
-    if not layers:
-        return "none"
-    return wanted if any(layer.track_running_stats for layer in layers) else "batch"
+    if any(layer.track_running_stats for layer in batch_norms(model.network)):
+        return wanted
+    return "batch" if mixes_images(model.network) else "none"

@@ -1,6 +1,6 @@
 """First the head, then the body (FedRep, Collins et al., ICML 2021, algorithm 1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import partial
 from typing import ClassVar
 
@@ -30,24 +30,26 @@ class Alternating:
         """One step of head or body, or of both, for every batch."""
         model = training.models["model"]
         both = training.epochs <= self.body_epochs
+        learnt = {name for name, p in model.named_parameters() if p.requires_grad}
+        head = learnt & head_parameters(model)
+        names = {"head": head, "body": learnt - head}
         try:
             for epoch in range(training.epochs):
                 late = epoch >= training.epochs - self.body_epochs
                 parts = ("head", "body") if both else ("body",) if late else ("head",)
                 for batch in training.whole_batches():
                     for part in parts:
-                        train_only(model, head=part == "head")
+                        train_only(model, names[part])
                         for images, target in training.parts_of(batch):
                             outputs = training.forward("model", images)
                             loss = partial(training.task.loss, target=target)
                             training.step("model", images, outputs, loss)
                 yield " and ".join(parts)
         finally:
-            model.requires_grad_(True)
+            train_only(model, learnt)
 
 
-def train_only(model: nn.Module, head: bool) -> None:
-    """Let gradients reach only the head's parameters, or only all others."""
-    names = head_parameters(model)
+def train_only(model: nn.Module, names: Set[str]) -> None:
+    """Let gradients reach only the parameters of these names."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_((name in names) == head)
+        parameter.requires_grad_(name in names)

@@ -105,7 +105,7 @@ class DeputyTransfer:
         def loss_of(role: str, z: Tensor) -> Tensor:
             loss = task.loss(z, target)
             if learns[role] and len(z):  # batches that are drawn by chance may be empty
-                loss = loss + self.weight * distil(teacher[role], z)
+                loss = loss + self.weight * distil(teacher[role], z, target >= 0)
             return loss
 
         return {role: partial(loss_of, role) for role in self.roles}

@@ -112,7 +112,7 @@ def class_features(training: Training, classes: int) -> tuple[Tensor, Tensor]:
             target = batch.target
             if target.shape != found.shape[:-1]:  # features of another size than the mask
                 found = found.flatten(1, -2).mean(1)[:, None].expand(-1, target[0].numel(), -1)
-                target = target.flatten(1)
+                target = target.reshape(len(target), -1)
             counted = target >= 0
             one_hot = F.one_hot(target[counted], classes).to(found)
             sums = sums.to(found) + one_hot.T @ found[counted]
