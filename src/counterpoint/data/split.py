@@ -23,8 +23,9 @@ def grouped_split(
     ``groups``, ``labels`` and ``sites`` have one entry a row; ``fractions`` gives each site its
     (train, validation, test) fractions, which add up to 1. No group is in two parts, not even
     across sites. Every class of a site keeps the site's fractions as nearly as groups allow and is
-    in all three parts if it has three groups of its own. The result depends on the seed and on
-    which rows there are, not on their order.
+    in all three parts if it has three groups of its own. Where several parts have room for a group,
+    chance places it by how much each of them misses, so that large groups are in all parts. The
+    result depends on the seed and on which rows there are, not on their order.
 
     >>> grouped_split(list("aabc"), [0, 0, 0, 0], ["x"] * 4, {"x": (0.5, 0.25, 0.25)}, seed=1)
     array(['train', 'train', 'validation', 'test'], dtype='<U10')
@@ -41,18 +42,18 @@ def grouped_split(
     empty = {s: {p for p in range(3) if fractions[s[0]][p] > 0} for s in size}
 
     chosen: dict[str, int] = {}
-    for group in _order(members, seed):
+    draws = np.random.default_rng([seed, 1]).random(len(members))
+    for group, draw in zip(_order(members, seed), draws, strict=True):
         strata = members[group]
         # A stratum is urgent when its remaining groups are only just enough for its empty parts.
         urgent = [s for s in strata if groups_left[s] <= len(empty[s])]
-        part = max(
-            range(3),
-            key=lambda p: (
-                sum(p in empty[s] for s in urgent),
-                sum(n * missing[s][p] for s, n in strata.items()),
-                -p,
-            ),
-        )
+        wanted = [sum(n * missing[s][p] for s, n in sorted(strata.items())) for p in range(3)]
+        room = [all(n <= missing[s][p] + 1e-9 for s, n in strata.items()) for p in range(3)]
+        if any(room) and not urgent:
+            shares = np.cumsum([max(0.0, w) * r for w, r in zip(wanted, room, strict=True)])
+            part = int(np.searchsorted(shares, draw * shares[-1], side="right"))
+        else:
+            part = max(range(3), key=lambda p: (sum(p in empty[s] for s in urgent), wanted[p], -p))
         chosen[group] = part
         for stratum, n in strata.items():
             missing[stratum][part] -= n
