@@ -272,6 +272,7 @@ def _decode(
     )
     for note in federation.notes:
         report({"warning" if leaks(note) else "note": note})
+    _require_statistics(settings, federation)  # again, as images may have been left out
     if federation.form.dimensions == 3 and settings.method.schedule.augmentation == "prrfl":
         raise SettingsError(
             "augmentation 'prrfl' is for 2-D images; use --augmentation flips for volumes"

@@ -51,8 +51,11 @@ def score_test(client: Client, job: Exam, report: Report) -> list[Tested]:
         numbers, statistics = scorer.statistics()
         patients = np.array([patient[number] for number in numbers])
         seeds = {n: derive_seed(job.seed, "interval", site.name, n) for n in statistics}
-        intervals = {
+        several = len(np.unique(patients)) > 1  # of a single patient, all draws are the same
+        intervals: dict[str, list[float | None]] = {
             name: _plain(interval(drawn_scores(of, patients, DRAWS, seeds[name])))
+            if several
+            else [None, None]
             for name, of in statistics.items()
         }
         results.append((row, cases, intervals))

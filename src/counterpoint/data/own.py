@@ -283,12 +283,19 @@ def _absolute(file: Path, value: str) -> str:
 
 
 def _groups(raw: pd.DataFrame, images: pd.Series) -> list[str]:
-    """Return each row's patient or lesion; of DICOM files a name made from the patient's ID."""
-    column = _group_column(raw)
-    if column is not None:
-        return [clean_label(value) for value in raw[column]]  # "17" may be 17.0 elsewhere
+    """Return each row's patient or lesion, by the first column that names one.
+
+    Of DICOM files without, it is a name made from the patient's ID in the header.
+    """
+    columns = [raw[name].map(clean_label) for name in _GROUPS if name in raw]  # 17.0 is 17
+    named = [next(filter(None, values), "") for values in zip(*columns, strict=True)]
+    named = named or [""] * len(raw)
+
+    def known(name: str, image: str) -> str:
+        return name or _patient(image)
+
     with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(_patient, images))
+        return list(pool.map(known, named, images))
 
 
 def _patient(path: str) -> str:

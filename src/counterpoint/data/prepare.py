@@ -119,13 +119,19 @@ def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
         fractions[str(site)] = [n / total for n in counts] if total else list(_FRACTIONS)
     if (frame["split"] != "").any():
         notes.append("the split that came with the data is not used")
-    groups = merge_groups(frame["group"].tolist(), frame["file"].tolist())
-    split = grouped_split(groups, frame["label"].tolist(), frame["site"].tolist(), fractions, seed)
+    # Of the groups that the tables name; only then do equal files move to one part, so that a file
+    # that is not on this machine changes nothing for others.
+    named = frame["group"].tolist()
+    parts = grouped_split(named, frame["label"].tolist(), frame["site"].tolist(), fractions, seed)
+    groups, part_of = (
+        merge_groups(named, frame["file"].tolist()),
+        dict(zip(named, parts, strict=True)),
+    )
     notes.append(
         f"a split was made with seed {seed}: about 70 % training, 10 % validation and 20 % test "
         "images a site, in proportion to the classes, with no known patient or lesion in two parts"
     )
-    return frame.assign(group=groups, split=split)
+    return frame.assign(group=groups, split=[part_of[group] for group in groups])
 
 
 def with_validation(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -186,6 +192,7 @@ def limit_training(
     if limit is None:
         return frame
     rows = frame[(frame["split"] == "train") & (frame["site"] != holdout)]
+    rows = rows.sort_values(["content", "group"], kind="stable")  # whatever the order of a table
     training = {str(site): table for site, table in rows.groupby("site", sort=False)}
     if limit == "smallest":
         most = max(2, min((len(table) for table in training.values()), default=2))

@@ -80,8 +80,8 @@ def results_table(result: Result, notes: bool = True) -> RenderableType:
             name = f"{site} (did not train)"
             table.add_section()
         cells = [number(m, scores[m]) for m in metrics]
-        low, high = (number(score, end) for end in values["intervals"][site][score])
-        cells.insert(metrics.index(score) + 1, f"{low} to {high}")
+        ends = [number(score, end) for end in values["intervals"][site][score]]
+        cells.insert(metrics.index(score) + 1, "-" if "-" in ends else " to ".join(ends))
         table.add_row(Text(name), *cells)
     table.add_section()
     cells = [number(m, values["mean"][m]) for m in metrics]

@@ -213,8 +213,9 @@ def of_common_seeds(arm: Arm, other: Arm) -> tuple[Arm, Arm]:
 
 
 def same_cases(one: Run, two: Run, site: str) -> bool:
-    """Whether two runs were tested on the same images of a site."""
-    known = [name for name in ("case", "class") if name in one.cases]
+    """Whether two runs were tested on the same images, of the same patients, of a site."""
+    both = {*one.cases} & {*two.cases}
+    known = [name for name in ("case", "class", "group") if name in both]
     return one.values["data_fingerprint"] == two.values["data_fingerprint"] and one.cases_of(site)[
         known
     ].equals(two.cases_of(site)[known])
