@@ -261,6 +261,17 @@ def test_other_data_are_not_paired(copied):
     assert any(note.startswith("WARNING: with seed 2 the entries are not") for note in found.notes)
 
 
+def test_runs_of_other_patients_are_not_paired(copied):
+    """Their column was added to the table later on: the same images, drawn otherwise."""
+    file = copied / "prrfl-2" / "test_cases.csv"
+    cases = pd.read_csv(file)
+    cases.assign(group=cases["group"] // 2).to_csv(file, index=False)
+    found = find(study_in(copied))
+    assert found.differences[0].seeds == (1,)
+    (said,) = (note for note in found.notes if note.startswith("WARNING: with seed 2"))
+    assert "split and patients; such runs are not paired" in said
+
+
 def changed(file, **values):
     """A file of JSON with other values."""
     file.write_text(json.dumps(json.loads(file.read_text()) | values))

@@ -153,6 +153,34 @@ def test_equal_files_leak_or_are_noted(table, write, tmp_path):
     assert (len(twins), twins["group"].nunique(), twins["split"].nunique()) == (3, 1, 1)
 
 
+def test_the_split_does_not_depend_on_which_files_are_here(table, write, tmp_path):
+    """Two hospitals have one table, each its own images; at one of them two files are equal."""
+    path = write(table.drop(columns="split"))
+    shutil.copy(tmp_path / "1" / "0.png", tmp_path / "1" / "1.png")
+    everywhere = load(path)
+    shutil.move(tmp_path / "1", tmp_path / "elsewhere")
+    alone = load(path, sites=["2"], fewest=1)
+    assert alone.sites[0].table["split"].tolist() == everywhere.sites[1].table["split"].tolist()
+
+
+def test_a_train_limit_does_not_depend_on_the_order_of_rows(table, write):
+    kept = []
+    for order in (table, table[::-1], table.sample(frac=1, random_state=1)):
+        (site,) = (s for s in load(write(order), train_limit=4).sites if s.name == "1")
+        rows = site.table[site.table["split"] == "train"]
+        kept.append({Path(name).name for name in rows["image"]})
+    assert kept[0] == kept[1] == kept[2]
+    assert len(kept[0]) == 4
+
+
+def test_rows_without_a_patient_may_have_a_lesion(table, write):
+    """Of each row, the first column that names something counts."""
+    table = table.assign(lesion=[f"l{n // 2}" for n in range(len(table))])
+    table.loc[:3, "patient"] = ""
+    groups = pd.concat([s.table for s in load(write(table), protocol="grouped").sites])["group"]
+    assert groups.tolist()[:6] == ["l0", "l0", "l1", "l1", "14", "15"]
+
+
 def test_train_limit(table, write):
     path = write(pd.concat([table, rows("3", 36)], ignore_index=True))
     assert counts(load(path)) == [(8, 2, 2), (8, 2, 2), (24, 6, 6)]

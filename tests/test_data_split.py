@@ -61,6 +61,28 @@ def test_small_groups_fill_what_a_large_one_leaves(seed):
     assert [(parts == part).sum() for part in ("train", "validation", "test")] == [40, 20, 20]
 
 
+def test_large_groups_are_in_all_parts_and_differ_by_the_seed():
+    """A third of the images in pairs, a few in groups of six that all differ in size otherwise."""
+    sizes = [*range(3, 9), *[2] * 30, *[1] * 120]
+    groups = [f"g{i}" for i, n in enumerate(sizes) for _ in range(n)]
+    large = np.array([sizes[int(g[1:])] > 2 for g in groups])
+    pairs = np.array([sizes[int(g[1:])] == 2 for g in groups])
+    found = [
+        grouped_split(groups, [0] * len(groups), ["x"] * len(groups), FRACTIONS, s)
+        for s in range(8)
+    ]
+    for parts in found:
+        for part, share in zip(("train", "validation", "test"), FRACTIONS["x"], strict=True):
+            assert abs((parts == part).sum() - share * len(groups)) <= 1
+    for rows in (pairs, large):
+        shares = [
+            np.mean([(parts[rows] == part).mean() for parts in found])
+            for part in ("train", "validation", "test")
+        ]
+        assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.12)
+        assert len({tuple(parts[rows]) for parts in found}) > 1
+
+
 def test_proportions_by_site_and_class():
     rng = np.random.default_rng(0)
     rows = [(str(g), int(rng.choice(3, p=[0.7, 0.2, 0.1])), "xy"[g % 2]) for g in range(900)]

@@ -21,6 +21,7 @@ from counterpoint.data.dicom import patient_group
 from counterpoint.data.files import content_hashes, sha256
 from counterpoint.data.masks import read_mask, read_masks
 from counterpoint.data.nifti import like_nifti, nifti_geometry, read_nifti
+from counterpoint.data.own import _groups
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.site import IGNORED, Form
 from counterpoint.data.volumes import cut, geometry_of, kind_of, read_images, read_volume
@@ -694,3 +695,16 @@ def test_tables_in_a_header_are_looked_up(tmp_path):
         fields[f"{name}PaletteColorLookupTableData"] = values.tobytes()
     path = dicom(tmp_path / "p.dcm", steps.astype(np.uint8), **fields)
     assert np.allclose(read_volume(path, None)[0] * 255, colours.T[steps], atol=0.01)
+
+
+@pytest.mark.parametrize("column", [["", "", "", ""], ["", "", "", "p9"]])
+def test_headers_tell_the_patient_where_a_row_does_not(column, tmp_path):
+    """An empty column is as none; a row that names its patient needs no header."""
+    names = [
+        dicom(tmp_path / f"{number}.dcm", np.full((4, 4), number, np.uint16), PatientID=patient)
+        for number, patient in enumerate(("a", "a", "b", "b"))
+    ]
+    found = _groups(pd.DataFrame({"patient": column}), pd.Series(names))
+    assert found[0] == found[1] == patient_group(names[0])
+    assert found[2] == patient_group(names[2]) != found[0]
+    assert found[3] == (column[3] or found[2])

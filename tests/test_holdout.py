@@ -400,3 +400,25 @@ def test_only_training_images_make_a_model(method, more, split, data, tmp_path):
     assert len(names) > 1
     assert all(kept[0][name] == kept[1][name] for name in names)
     assert kept[0]["scores.csv"] != kept[1]["scores.csv"]
+
+
+def test_intervals_need_two_patients(tmp_path):
+    write_phantom(tmp_path / "own", size=16, scale=0.2)
+    for file in tmp_path.glob("own/*/labels.csv"):
+        rows = pd.read_csv(file)
+        parts = ["train"] * 4 + ["validation"] * 2 + ["test"] * (len(rows) - 6)
+        people = [
+            f"p{n}" if n < 6 or file.parent.name == "east" else "one" for n in range(len(rows))
+        ]
+        rows.assign(split=parts, group=people).to_csv(file, index=False)
+    chosen = {"rounds": 1, "data.protocol": "given", "model": "tests.running:Tiny"}
+    found = counterpoint.run(
+        "fedavg", tmp_path / "own", out=tmp_path / "run", settings=SHORT | chosen
+    )
+    east, west = (found.results["intervals"][site]["macro_f1"] for site in ("east", "west"))
+    assert east[0] <= east[1]
+    assert west == [None, None]
+    shown = Console(width=120, record=True, file=io.StringIO())
+    shown.print(results_table(found))
+    (line,) = (one for one in shown.export_text().splitlines() if one.split()[:1] == ["west"])
+    assert " - " in line

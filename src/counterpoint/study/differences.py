@@ -86,12 +86,7 @@ def differences(
     found = []
     for entry in dict.fromkeys(run.label for run in runs if run.label != baseline):
         own = (run for run in runs if run.label == entry and run.seed in base)
-        seeds = tuple(
-            run.seed
-            for run in own
-            if same_data(run, base[run.seed])
-            and (not known or same_units(cases[entry, run.seed], cases[baseline, run.seed]))
-        )
+        seeds = tuple(run.seed for run in own if data_of(run) == data_of(base[run.seed]))
         by_seed = np.array([means[entry, seed] - means[baseline, seed] for seed in seeds])
         one = difference(entry, baseline, metric, by_seed, seeds)
         found.append(tested(one, cases, drawn, metric) if known and seeds else one)
@@ -99,20 +94,14 @@ def differences(
     return [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
 
 
-def same_data(one: Finished, other: Finished) -> bool:
-    """Whether two runs had the same images, labels and split."""
-    name = "data_fingerprint"
-    return bool(one.result.results[name] == other.result.results[name])
+def data_of(run: Finished) -> tuple[str, str]:
+    """What tells whether two runs had the same images, labels and split, and the same patients.
 
-
-def same_units(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether test cases of two runs are of the same patients.
-
-    Of one and the same data they may not be: patients can be named in a table later on.
+    Patients apart, as they can be named in a table when the first runs are done.
     """
-    columns = ["site", "case", "unit"]
-    first, second = (of[columns].sort_values(columns, ignore_index=True) for of in (one, other))
-    return first.equals(second)
+    known = (run.result.path / "test_cases.csv").is_file()
+    units = cases_of(run)[["site", "case", "unit"]].to_csv(index=False) if known else ""
+    return run.result.results["data_fingerprint"], units
 
 
 def difference(

@@ -11,7 +11,7 @@ from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.report.words import heading, leaks
 from counterpoint.resampling import TOO_FEW
 from counterpoint.results import Result, runs_in
-from counterpoint.study.differences import DRAWS, SEED, Difference, differences
+from counterpoint.study.differences import DRAWS, SEED, Difference, data_of, differences
 from counterpoint.study.entry import Entry, parse_entry
 from counterpoint.study.plan import FILE, Study, open_study
 from counterpoint.study.scores import (
@@ -277,10 +277,10 @@ def about_undefined(scores: pd.DataFrame, metric: str) -> list[str]:
 def about_seeds(runs: Sequence[Finished]) -> list[str]:
     """Which seeds there are, whether splits differ by them, and whether all entries have all."""
     seeds = sorted({run.seed for run in runs})
-    prints = {run.seed: set[str]() for run in runs}
+    prints = {run.seed: set[tuple[str, str]]() for run in runs}
     of_entry = {run.label: set[str]() for run in runs}
     for run in runs:
-        prints[run.seed].add(run.result.results["data_fingerprint"])
+        prints[run.seed].add(data_of(run))
         of_entry[run.label].add(run.result.results["data_fingerprint"])
     protocols = ", ".join(sorted({run.result.results["protocol"] for run in runs}))
     if len(seeds) == 1:
@@ -294,7 +294,7 @@ def about_seeds(runs: Sequence[Finished]) -> list[str]:
         if len(found) > 1:
             notes.append(
                 f"WARNING: with seed {seed} the entries are not known to have had the same images, "
-                "labels and split; such runs are not paired"
+                "labels, split and patients; such runs are not paired"
             )
     for label in dict.fromkeys(run.label for run in runs):
         own = sorted(run.seed for run in runs if run.label == label)
