@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from counterpoint.data.site import Task
-from counterpoint.data.tables import clean_label, read_table, require_values
+from counterpoint.data.tables import clean_label, read_table, require_different, require_values
 from counterpoint.errors import DataError
 
 LESION = ("background", "lesion")
@@ -22,7 +22,7 @@ def source_tables(root: Path, *columns: str) -> dict[Path, pd.DataFrame]:
     tables = {}
     for file in sorted(root.glob("*/labels.csv")):
         rows = read_table(file, ("image_id", "image", "lesion_id", *columns))
-        require_different(file, rows["image_id"])
+        require_different(file, rows["image_id"], "image")
         require_values(file, rows["image"])
         tables[file] = rows
     return tables
@@ -71,17 +71,6 @@ def lesions(images: Iterable[str], lesion_ids: Iterable[str]) -> list[str]:
     """
     pairs = zip(images, lesion_ids, strict=True)
     return [f"image:{image}" if lesion in ("", "0") else lesion for image, lesion in pairs]
-
-
-def require_different(file: Path, images: pd.Series) -> None:
-    """Raise DataError if an image has no id or is in the table twice."""
-    require_values(file, images)
-    twice = images[images.duplicated()]
-    if len(twice):
-        raise DataError(
-            f"{file}, line {twice.index[0]}: the image {twice.iloc[0]} is already in the table; "
-            "keep one of the two rows"
-        )
 
 
 def notes_on_lesions(tables: dict[str, pd.DataFrame]) -> list[str]:

@@ -149,6 +149,17 @@ def require_values(path: Path, column: pd.Series) -> None:
             )
 
 
+def require_different(path: Path, column: pd.Series, what: str) -> None:
+    """Raise DataError, naming the line, if a column has an empty value, or one twice."""
+    require_values(path, column)
+    twice = column[column.duplicated()]
+    if len(twice):
+        raise DataError(
+            f"{path}, line {twice.index[0]}: the {what} {twice.iloc[0]} is already in the table; "
+            "keep one of the two rows"
+        )
+
+
 def split_names(path: Path, column: pd.Series) -> list[str]:
     """Return a split column in the spelling train, validation, test.
 

@@ -7,6 +7,7 @@ import pandas as pd
 from counterpoint.data.dataset import DataSet, Request
 from counterpoint.data.shuffled import shuffled_split
 from counterpoint.data.site import Reading
+from counterpoint.data.tables import require_different
 from counterpoint.errors import DataError
 
 CLASSES = ("normal", "tumor")
@@ -36,12 +37,7 @@ def read(request: Request) -> Reading:
     patient = rows["patient"].str.zfill(3)  # lost where a spreadsheet has saved the table
     node = "patient_" + patient + "_node_" + rows["node"]
     place = node + "/patch_" + node + "_x_" + rows["x_coord"] + "_y_" + rows["y_coord"] + ".png"
-    twice = place[place.duplicated()]
-    if len(twice):
-        raise DataError(
-            f"{folder / 'metadata.csv'}, line {twice.index[0]}: the patch {twice.iloc[0]} is "
-            "already in the table; keep one of the two rows"
-        )
+    require_different(folder / "metadata.csv", place, "patch")
     table = pd.DataFrame(
         {
             "image": f"{(folder / 'patches').absolute()}/" + place,

@@ -10,13 +10,12 @@ from counterpoint.data.dermoscopy_tables import (
     indices,
     lesions,
     notes_on_lesions,
-    require_different,
     site_rows,
     source_tables,
     with_masks,
 )
 from counterpoint.data.site import Reading, Task
-from counterpoint.data.tables import read_table, split_names
+from counterpoint.data.tables import read_table, require_different, split_names
 from counterpoint.errors import DataError
 
 CLASSES = ("nevus", "benign keratosis", "melanoma")
@@ -110,7 +109,7 @@ def _client(base: Path, name: str) -> pd.DataFrame:
     parts = []
     for part, file in zip(_PARTS, wanted, strict=True):
         rows = read_table(folder / file, ("image_id", "label", "lesion_id"))
-        require_different(folder / file, rows["image_id"])
+        require_different(folder / file, rows["image_id"], "image")
         table = pd.DataFrame(index=rows.index)
         table["image"] = [str(images.absolute() / f"{image}.png") for image in rows["image_id"]]
         table["label"] = indices(folder / file, rows["label"], CLASSES)

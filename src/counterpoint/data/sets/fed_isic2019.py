@@ -9,12 +9,11 @@ from counterpoint.data.dermoscopy_tables import (
     indices,
     lesions,
     notes_on_lesions,
-    require_different,
     site_rows,
     source_tables,
 )
 from counterpoint.data.site import Reading
-from counterpoint.data.tables import read_table, split_names
+from counterpoint.data.tables import read_table, require_different, split_names
 from counterpoint.data.validation import complete_split
 from counterpoint.errors import DataError
 
@@ -107,7 +106,7 @@ def _flamby(root: Path, file: Path) -> pd.DataFrame:
             "there as ID.jpg"
         )
     rows = read_table(file, ("image", "center", "target", "fold"))
-    require_different(file, rows["image"])
+    require_different(file, rows["image"], "image")
     known: dict[str, str] = {}
     if (root / _METADATA).is_file():
         metadata = read_table(root / _METADATA, ("image", "lesion_id"))

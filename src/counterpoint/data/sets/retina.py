@@ -7,7 +7,13 @@ import pandas as pd
 
 from counterpoint.data.dataset import DataSet, Request
 from counterpoint.data.site import Reading
-from counterpoint.data.tables import misspelt, read_table, require_values, split_names
+from counterpoint.data.tables import (
+    misspelt,
+    read_table,
+    require_different,
+    require_values,
+    split_names,
+)
 from counterpoint.data.validation import complete_split
 from counterpoint.errors import DataError
 
@@ -89,12 +95,7 @@ def _labels(file: Path, notes: list[str]) -> pd.DataFrame:
     for name in _NEEDED:
         require_values(file, rows[name])
     for name in ("id", "image"):
-        twice = rows[name][rows[name].duplicated()]
-        if len(twice):
-            raise DataError(
-                f"{file}, line {twice.index[0]}: the {name} {twice.iloc[0]} is already in the "
-                "table; keep one of the two rows"
-            )
+        require_different(file, rows[name], name)
     notes += [f"{file}: {text}" for text in misspelt(list(rows.columns), _OPTIONAL)]
     for name in _OPTIONAL:
         if name not in rows:
