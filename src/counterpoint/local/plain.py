@@ -5,6 +5,7 @@ from functools import partial
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from counterpoint.local.training import Training
 
@@ -23,5 +24,9 @@ class Plain:
         for _ in range(training.epochs):
             for images, target in training.batches():
                 outputs = training.forward("model", images)
-                training.step("model", images, outputs, partial(training.task.loss, target=target))
+                training.step("model", images, outputs, partial(self.loss, training, target))
             yield ""
+
+    def loss(self, training: Training, target: Tensor, outputs: Tensor) -> Tensor:
+        """The task's loss."""
+        return training.task.loss(outputs, target)
