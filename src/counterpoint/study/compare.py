@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from counterpoint.cores import physical_cores
 from counterpoint.errors import SettingsError
 from counterpoint.results import Result
-from counterpoint.settings import Machine, full_names, to_yaml
+from counterpoint.settings import Machine, changed, full_names, to_yaml
 from counterpoint.study.budget import Budget
 from counterpoint.study.entry import Entry, parse_entry, varied
 from counterpoint.study.findings import Findings, find, require_known, study_in
@@ -162,12 +162,7 @@ def apart(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Machine]:
     names = {field.name for field in fields(Machine)}
     names |= {f"machine.{name}" for name in names}
     values = {n.removeprefix("machine."): value for n, value in settings.items() if n in names}
-    try:
-        machine = replace(Machine(), **values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(place) for place in first["loc"])
-        raise SettingsError(f"setting machine.{where}: {first['msg']}") from None
+    machine = changed(Machine(), "machine", values)
     return {name: value for name, value in settings.items() if name not in names}, machine
 
 
