@@ -179,16 +179,7 @@ def sites_a_round(sites: int, participation: float) -> int:
     >>> sites_a_round(4, 1.0), sites_a_round(4, 0.5), sites_a_round(4, 0.1)
     (4, 2, 1)
     """
-    return max(1, round_half_up(participation * sites))
-
-
-def round_half_up(number: float) -> int:
-    """The nearest whole number, halves upwards.
-
-    >>> round_half_up(2.5), round_half_up(2.4)
-    (3, 2)
-    """
-    return int(number + 0.5)
+    return max(1, int(participation * sites + 0.5))  # halves upwards
 
 
 def play_round(play: Play, before: Notebook, sites: Sites) -> Notebook:

@@ -67,7 +67,7 @@ def settings_from(
 ) -> dict[str, Any]:
     """Settings out of the options of a command, over those of a file; other options are passed."""
     from counterpoint.errors import SettingsError
-    from counterpoint.settings import full_names, read_file
+    from counterpoint.settings import CHOICES, full_names, read_file
 
     options = full_names(
         {n: value for n, value in given.items() if value is not None and n not in NOT_SETTINGS}
@@ -93,7 +93,7 @@ def settings_from(
     from_file = full_names(read_file(config)) if config else {}
     for name in ("method", "data.name"):
         from_file.pop(name, None)
-    for part in ("harmonise", "local", "aggregation", "server", "privacy"):
+    for part in CHOICES:
         kind = options.get(f"{part}.kind", from_file.get(f"{part}.kind"))
         if kind != from_file.get(f"{part}.kind"):  # then the file's values are of another kind
             from_file = {n: v for n, v in from_file.items() if not n.startswith(f"{part}.")}

@@ -20,7 +20,6 @@ from counterpoint.files import append_text
 from counterpoint.remote.message import Message, sizes
 from counterpoint.remote.plan import RECORD
 
-FILE = RECORD
 TEXT = "(text)"
 """In place of a tensor's name: the message's text, with scores and the like."""
 
@@ -58,7 +57,7 @@ def record(folder: Path, lines: Iterable[Line]) -> None:
     Raises:
         StateError: if the disk is full or the record can't be written.
     """
-    file = folder / FILE
+    file = folder / RECORD
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if not file.exists() or not file.stat().st_size:
@@ -73,7 +72,7 @@ def read_record(folder: Path) -> pd.DataFrame:
     Raises:
         StateError: if there is none.
     """
-    file = folder / FILE if folder.is_dir() else folder
+    file = folder / RECORD if folder.is_dir() else folder
     try:
         texts = {field.name: str for field in fields(Line) if field.type is str}
         found = pd.read_csv(file.absolute(), dtype=texts, keep_default_na=False)
