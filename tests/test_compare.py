@@ -22,6 +22,7 @@ import yaml
 from counterpoint import api, compare
 from counterpoint.cli.training import takes_settings
 from counterpoint.errors import SettingsError, StateError
+from counterpoint.runs import undefined
 from counterpoint.study import differences, running
 from counterpoint.study.compare import study_asked_for
 from counterpoint.study.differences import cases_of, difference, drawn_scores_of, score_of
@@ -29,7 +30,7 @@ from counterpoint.study.entry import parse_entry
 from counterpoint.study.findings import about_settings, about_undefined, find, study_in
 from counterpoint.study.job import work
 from counterpoint.study.plan import Planned, grown, open_study, plan
-from counterpoint.study.scores import Finished, undefined
+from counterpoint.study.scores import Finished
 from counterpoint.study.sheets import differences_sheet, sheets
 from counterpoint.study.writers import latex, markdown, write
 from tests.running import call, ended, start

@@ -19,6 +19,9 @@ from counterpoint.settings import CHOICES, flatten, read_file, resolve
 ALIKE = ("method", "seed", "data.root", "data.split_seed")
 """Settings that do not make a run another one; the method's name is looked at by itself."""
 
+LOWER_IS_BETTER = ("loss", "hd95")
+"""Scores of which less is better."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -217,3 +220,18 @@ def _require_different(runs: Sequence[Run]) -> None:
                 "they are one run, and would count as two; leave one out"
             )
         seen[key] = run
+
+
+def undefined(scores: pd.DataFrame, metric: str) -> list[str]:
+    """Sites that trained and at which some run has no such score.
+
+    They are in no run's mean: means over different sites are not compared. None, where it would
+    be all of them.
+
+    >>> scores = pd.DataFrame({"site": [*"AABB"], "trained": True, "hd95": [1, None, 2, 3]})
+    >>> undefined(scores, "hd95")
+    ['A']
+    """
+    known = scores[scores["trained"]].groupby("site", sort=False)[metric]
+    found = known.count() < known.size()
+    return [] if found.all() else [str(site) for site in found.index[found]]

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from counterpoint.figures.style import INK, PAGE, axis_name, legend, look, pen, plain, scale_of
-from counterpoint.runs import Run, over_seeds, require_numbers
-from counterpoint.study.scores import undefined
+from counterpoint.runs import Run, over_seeds, require_numbers, undefined
 
 MEAN = "mean over sites"
 

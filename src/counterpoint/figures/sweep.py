@@ -15,6 +15,7 @@ from counterpoint.errors import SettingsError
 from counterpoint.figures.dots import MEAN, by_site
 from counterpoint.figures.style import axis_name, legend, look, panels, pen, plain, scale_of
 from counterpoint.runs import (
+    LOWER_IS_BETTER,
     Run,
     over_seeds,
     said,
@@ -23,7 +24,6 @@ from counterpoint.runs import (
     short,
     varying,
 )
-from counterpoint.study.scores import LOWER_IS_BETTER
 
 SYMBOLS = {"perturbation": "perturbation α", "aggregation.start": "PFA threshold at the start"}
 

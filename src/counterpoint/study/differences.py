@@ -20,7 +20,8 @@ from counterpoint.resampling import (
     score_of,
     two_sided,
 )
-from counterpoint.study.scores import LOWER_IS_BETTER, Finished
+from counterpoint.runs import LOWER_IS_BETTER
+from counterpoint.study.scores import Finished
 
 DRAWS, SEED = 2000, 0
 Run = tuple[str, int]

@@ -11,6 +11,7 @@ from counterpoint.errors import SettingsError, StateError, nearest
 from counterpoint.report.words import heading, leaks
 from counterpoint.resampling import TOO_FEW
 from counterpoint.results import Result, runs_in
+from counterpoint.runs import undefined
 from counterpoint.study.differences import DRAWS, SEED, Difference, data_of, differences
 from counterpoint.study.entry import Entry, parse_entry
 from counterpoint.study.plan import FILE, Study, open_study
@@ -22,7 +23,6 @@ from counterpoint.study.scores import (
     over_seeds,
     require_one_training,
     tidy,
-    undefined,
 )
 from counterpoint.tasks import make_task
 

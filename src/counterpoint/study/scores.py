@@ -12,10 +12,10 @@ import pandas as pd
 from counterpoint.data.batches import split_into_batches
 from counterpoint.errors import StateError
 from counterpoint.results import Result
+from counterpoint.runs import LOWER_IS_BETTER, undefined
 from counterpoint.settings import flatten
 from counterpoint.study.plan import Planned
 
-LOWER_IS_BETTER = ("loss", "hd95")
 Settings = tuple[Path | str, dict[str, Any]]
 """Where settings are from, and what they are."""
 BUDGET = ("rounds", "local_epochs", "local_steps", "gradients", "bytes_up", "bytes_down")
@@ -133,21 +133,6 @@ def tidy(runs: Sequence[Finished]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def undefined(scores: pd.DataFrame, metric: str) -> list[str]:
-    """Sites that trained and at which some run has no such score.
-
-    They are in no run's mean: means over different sites are not compared. None, where it would
-    be all of them.
-
-    >>> scores = pd.DataFrame({"site": [*"AABB"], "trained": True, "hd95": [1, np.nan, 2, 3]})
-    >>> undefined(scores, "hd95")
-    ['A']
-    """
-    known = scores[scores["trained"]].groupby("site", sort=False)[metric]
-    found = known.count() < known.size()
-    return [] if found.all() else [str(site) for site in found.index[found]]
 
 
 def by_seed(scores: pd.DataFrame, metric: str) -> pd.DataFrame:

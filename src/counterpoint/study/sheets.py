@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from counterpoint.report.words import heading, number, size
+from counterpoint.runs import LOWER_IS_BETTER
 from counterpoint.study.findings import Findings
-from counterpoint.study.scores import LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)
