@@ -11,10 +11,8 @@ import pandas as pd
 
 from counterpoint.data.search import FIELDS, IMAGES, MASKS, images_among, require_utf8, walk
 from counterpoint.data.tables import SPLITS
-from counterpoint.data.volumes import PHOTOGRAPHS
+from counterpoint.data.volumes import without_ending
 from counterpoint.errors import DataError
-
-_ENDINGS = (".nii.gz", ".nii", *PHOTOGRAPHS, ".dcm", ".dicom", ".ima")
 
 
 class Found(NamedTuple):
@@ -139,23 +137,17 @@ def _with_masks(files: list[Found]) -> list[tuple[Found, dict[str, str]]]:
 
 def _fitting(image: Found, beside: list[Found]) -> Found:
     """The one of the files beside an image that is called as it is."""
-    stem = _stem(image.within)
-    fits = [file for file in beside if _stem(file.within) == stem]
-    fits = fits or [file for file in beside if _stem(file.within).startswith(f"{stem}_")]
+    stem = without_ending(image.within.as_posix())
+    others = {file: without_ending(file.within.as_posix()) for file in beside}
+    fits = [file for file, other in others.items() if other == stem]
+    fits = fits or [file for file, other in others.items() if other.startswith(f"{stem}_")]
     if len(fits) == 1:
         return fits[0]
     what = f"{len(fits)} files" if fits else "no file"
     raise DataError(
         f"{image.path}: there is {what} of the same name beside it in its masks or fov; there must "
-        f"be one, such as {image.path.name} or {_stem(PurePath(image.path.name))}_mask.png"
+        f"be one, such as {image.path.name} or {without_ending(image.path.name)}_mask.png"
     )
-
-
-def _stem(path: PurePath) -> str:
-    """A path without the ending of an image's name; numbers with dots are none."""
-    name = path.as_posix()
-    ending = next((one for one in _ENDINGS if name.lower().endswith(one)), "")
-    return name[: len(name) - len(ending)]
 
 
 def _patient(group: str, file: Found) -> str:

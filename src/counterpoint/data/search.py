@@ -7,15 +7,13 @@ from pathlib import Path
 
 from counterpoint.data.dicom import is_dicom, series_id
 from counterpoint.data.tables import read_table, require_values
-from counterpoint.data.volumes import PHOTOGRAPHS
+from counterpoint.data.volumes import NIFTI, PHOTOGRAPHS
 from counterpoint.errors import DataError
 
 IMAGES = ("images", "image", "img", "imgs")
 MASKS = ("masks", "mask", "segmentations", "segmentation", "annotations", "labels")
 FIELDS = ("fov", "fov_mask")
 """Names of folders, in small letters, that say what is in them."""
-
-_VOLUMES = (".nii", ".nii.gz")
 
 
 Missing = Callable[[str, str, str], None]
@@ -135,7 +133,7 @@ def images_among(folder: str, paths: list[str]) -> list[str]:
 
     Raises DataError where several series are mixed.
     """
-    others = [path for path in paths if not path.lower().endswith((*PHOTOGRAPHS, *_VOLUMES))]
+    others = [path for path in paths if not path.lower().endswith((*PHOTOGRAPHS, *NIFTI))]
     known = [path for path in paths if path not in set(others)]
     return known + _series(folder, [path for path in others if _is_dicom_image(path)])
 

@@ -18,6 +18,18 @@ from counterpoint.errors import DataError
 Kind = Literal["photograph", "nifti", "dicom"]
 
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+NIFTI = (".nii", ".nii.gz")
+_ENDINGS = (*PHOTOGRAPHS, *NIFTI, ".dcm", ".dicom", ".ima")
+
+
+def without_ending(path: str) -> str:
+    """A path without the ending of an image's name; numbers with dots are none.
+
+    >>> without_ending("a/1.5.nii.gz"), without_ending("a/1.5")
+    ('a/1.5', 'a/1.5')
+    """
+    ending = next((one for one in _ENDINGS if path.lower().endswith(one)), "")
+    return path[: len(path) - len(ending)] or path
 
 
 def kind_of(path: str) -> Kind:
@@ -25,7 +37,7 @@ def kind_of(path: str) -> Kind:
     name = path.lower()
     if name.endswith(PHOTOGRAPHS):
         return "photograph"
-    if name.endswith((".nii", ".nii.gz")):
+    if name.endswith(NIFTI):
         return "nifti"
     return "dicom" if is_dicom(path) else "photograph"
 

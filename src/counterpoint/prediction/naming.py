@@ -3,9 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from counterpoint.data.volumes import PHOTOGRAPHS
-
-_SUFFIXES = (*PHOTOGRAPHS, ".nii.gz", ".nii", ".dcm", ".dicom", ".ima")
+from counterpoint.data.volumes import without_ending
 
 
 def output_names(files: Sequence[str]) -> list[str]:
@@ -22,10 +20,5 @@ def output_names(files: Sequence[str]) -> list[str]:
     paths = [os.path.abspath(file) for file in files]
     top = os.path.commonpath([os.path.dirname(path) for path in paths])
     below = [os.path.relpath(path, top) for path in paths]
-    short = [_without_suffix(path) for path in below]
+    short = [without_ending(path) for path in below]
     return short if len({name.casefold() for name in short}) == len(short) else below
-
-
-def _without_suffix(path: str) -> str:
-    suffix = next((end for end in _SUFFIXES if path.lower().endswith(end)), "")
-    return path[: len(path) - len(suffix)] or path
