@@ -205,7 +205,10 @@ def _where_data_are(settings: Settings, root: str | os.PathLike[str] | None) -> 
     data = settings.data
     before = data.root if data.name in readers.datasets() else data.name
     if before and not Path(before).exists():
-        raise StateError(f"the data are no longer at {before}; say where they are by --root")
+        raise StateError(
+            f"the data are no longer at {before}; say where they are by --root (in Python root=, "
+            "or data= for a federation that was made by hand)"
+        )
     return settings
 
 

@@ -123,10 +123,8 @@ def new_split(frame: pd.DataFrame, seed: int, notes: list[str]) -> pd.DataFrame:
     # that is not on this machine changes nothing for others.
     named = frame["group"].tolist()
     parts = grouped_split(named, frame["label"].tolist(), frame["site"].tolist(), fractions, seed)
-    groups, part_of = (
-        merge_groups(named, frame["file"].tolist()),
-        dict(zip(named, parts, strict=True)),
-    )
+    part_of = dict(zip(named, parts, strict=True))
+    groups = merge_groups(named, frame["file"].tolist())
     notes.append(
         f"a split was made with seed {seed}: about 70 % training, 10 % validation and 20 % test "
         "images a site, in proportion to the classes, with no known patient or lesion in two parts"

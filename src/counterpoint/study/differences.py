@@ -96,9 +96,9 @@ def differences(
 
 
 def data_of(run: Finished) -> tuple[str, str]:
-    """What tells whether two runs had the same images, labels and split, and the same patients.
+    """What is equal for runs with the same images, labels and split, and with the same patients.
 
-    Patients apart, as they can be named in a table when the first runs are done.
+    The data's fingerprint knows nothing of patients: a table may name them after the first runs.
     """
     known = (run.result.path / "test_cases.csv").is_file()
     units = cases_of(run)[["site", "case", "unit"]].to_csv(index=False) if known else ""
