@@ -511,7 +511,7 @@ def test_volumes_as_slices_from_table_to_part(scans, tmp_path):
     federation = load(scans, neighbours=True)
     seen = []
     _, sites = decode(federation, 16, progress=lambda *step: seen.append(step))
-    assert seen[-1] == (16, 16)
+    assert seen[-1] == (24, 24)  # images, masks and headers
     one, other = (site.part("train") for site in sites)
     assert one.images.dtype == np.uint16
     assert one.images.shape == (5 + 6 + 7 + 8, 3, 16, 16)

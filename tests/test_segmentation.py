@@ -374,7 +374,8 @@ def test_test_cases_name_no_file_and_no_patient(trained, eyes):
     for word in ("secret", ".png", str(eyes.parent)):
         assert word not in text
     rows = trained[0].cases
-    metrics_ = ["dice", "dice_with_background", "iou", "sensitivity", "specificity", "hd95"]
+    metrics_ = ["dice", "dice_with_background", "iou", "sensitivity", "specificity"]
+    metrics_ += ["hd95", "hd95_mm"]
     assert list(rows) == ["site", "case", "group", *metrics_]
     assert rows.groupby("site")["case"].apply(list).to_dict() == {"A": [6, 7], "B": [6, 7]}
 

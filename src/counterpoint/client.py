@@ -405,7 +405,7 @@ class Client:
 
     def _test(self, models: dict[str, nn.Module], site: SiteData) -> tuple[Row, Scorer]:
         images = self._in_order("test", (site,))
-        scored = evaluate(models, images, self.site_task, self.precision, thorough=True)
+        scored = evaluate(models, images, self.site_task, self.precision, site.extents("test"))
         ((role, scorer),) = scored.items()
         row: Row = {"site": site.name, "model": role, "split": "test"}
         return row | scorer.scores(), scorer

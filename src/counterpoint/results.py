@@ -352,6 +352,7 @@ def summarise(
         **({"privacy": private} if private else {}),
         **({"encryption": account_of_encryption()} if settings.encrypt else {}),
         **facts,
+        "metrics": [name for name in metrics[:-1] if name == score or test[name].notna().any()],
     }
 
 

@@ -19,7 +19,7 @@ from counterpoint.settings import CHOICES, flatten, read_file, resolve
 ALIKE = ("method", "seed", "data.root", "data.split_seed")
 """Settings that do not make a run another one; the method's name is looked at by itself."""
 
-LOWER_IS_BETTER = ("loss", "hd95")
+LOWER_IS_BETTER = ("loss", "hd95", "hd95_mm")
 """Scores of which less is better."""
 
 

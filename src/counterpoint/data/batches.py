@@ -18,12 +18,14 @@ class Batch(NamedTuple):
     """Some images of one or several parts.
 
     ``images`` (N, C, *space) float32 in 0..1, ``target`` labels (N,) or masks (N, *space) int64
-    with -1 where nothing is scored, ``cases`` (N,) int64.
+    with -1 where nothing is scored, ``cases`` (N,) int64, ``rows`` (N,) int64 the images' numbers
+    in the array of their site.
     """
 
     images: Tensor
     target: Tensor
     cases: Tensor
+    rows: Tensor | None = None
 
 
 def split_into_batches(count: int, batch_size: int) -> list[slice]:
@@ -116,14 +118,14 @@ def batches(
         dense = first.targets is not None
         images = np.empty((len(chosen), *first.images.shape[1:]), dtype=np.float32)
         target = np.empty((len(chosen), *first.images.shape[2:] * dense), dtype=np.int64)
-        cases = np.empty(len(chosen), dtype=np.int64)
+        cases, rows = np.empty((2, len(chosen)), dtype=np.int64)
         for index, part in enumerate(parts):
             here = source[chosen] == index
             if here.any():
                 places = position[chosen[here]]
                 images[here] = take(part, places)
                 target[here] = take_target(part, places)
-                cases[here] = part.cases[places]
+                cases[here], rows[here] = part.cases[places], part.rows[places]
         seen, wanted = torch.from_numpy(images), torch.from_numpy(target)
         if augment is not None and order is not None and len(chosen):
             seen, moved = augment(seen, wanted if dense else None, order)
@@ -136,6 +138,7 @@ def batches(
             seen.to(device, non_blocking=pinned),
             wanted.to(device, non_blocking=pinned),
             torch.from_numpy(cases),
+            torch.from_numpy(rows),
         )
 
 

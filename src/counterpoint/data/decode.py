@@ -26,12 +26,13 @@ from counterpoint.data.bad import (
     target_keys,
     without,
 )
+from counterpoint.data.extents import read_extents
 from counterpoint.data.files import Progress, cache_folder, unwritable
 from counterpoint.data.masks import read_masks
 from counterpoint.data.pixels import BadImageError
 from counterpoint.data.prepare import require_contents
 from counterpoint.data.site import Federation, SiteData
-from counterpoint.data.volumes import is_deep, is_large, read_images
+from counterpoint.data.volumes import is_deep, is_large, kind_of, read_images
 from counterpoint.errors import DataError, SettingsError
 
 Images = npt.NDArray[Any]
@@ -184,6 +185,15 @@ class _Work:
         shape = (self.size,) * self.federation.form.dimensions
         return self._stored(keys, shape, np.dtype(np.uint8))
 
+    @property
+    def extents(self) -> Stored | None:
+        """The place of the images' extents; None if they are not needed, or all photographs."""
+        if self.federation.task != "segmentation":
+            return None
+        if all(kind_of(path) == "photograph" for path in self.table["image"]):
+            return None
+        return self._stored(image_keys(self.table), (2, 3), np.dtype(np.float64))
+
     def _stored(self, keys: list[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Stored:
         form = json.dumps(asdict(self.federation.form))
         text = "\n".join([*keys, str(shape), dtype.name, form, FORMAT])
@@ -201,6 +211,11 @@ class _Work:
         for (mask, fov), rows in groupby(file, key=lambda row: (row.mask, row.fov)):
             frames = [row.frame for row in rows]
             yield from read_masks(mask, fov, file[0].image, frames, self.size, form, classes)
+
+    def read_extents(self, file: _File) -> Iterator[Images]:
+        """Give place and spacing (k, 2, 3) of each of a file's rows."""
+        frames = [row.frame for row in file]
+        return read_extents(file[0].image, frames, self.size, self.federation.form)
 
     @property
     def files(self) -> list[_File]:
@@ -225,6 +240,7 @@ class _Work:
             _numbers(rows, "case", "image"),
             _numbers(rows, "patient", "group"),
             self.targets.path if self.targets else None,
+            self.extents.path if self.extents else None,
         )
 
 
@@ -242,6 +258,8 @@ def _write_arrays(work: list[_Work], progress: Progress | None) -> Bad:
         if one.targets:
             keys = target_keys(one.table, one.federation)
             todo.append((one, one.targets, keys, one.read_targets))
+        if one.extents:
+            todo.append((one, one.extents, image_keys(one.table), one.read_extents))
     total = sum(len(keys) for _, _, keys, _ in todo)
     done = 0
 

@@ -15,8 +15,8 @@ Floats = npt.NDArray[np.float32]
 class Geometry:
     """Size and place of a volume.
 
-    ``shape`` is (slices, rows, columns); ``affine`` (4, 4) takes such indices to millimetres
-    (right, anterior, superior), None where the file does not say.
+    ``shape`` is (slices, rows, columns); ``affine`` (4, 4) takes such indices to millimetres, or a
+    NIfTI file's own unit (right, anterior, superior), None where the file does not say.
     """
 
     shape: tuple[int, ...]

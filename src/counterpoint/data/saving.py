@@ -10,8 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from counterpoint.data.geometry import Geometry
-from counterpoint.data.nifti import like_nifti, millimetres
-from counterpoint.data.volumes import geometry_of, kind_of
+from counterpoint.data.nifti import like_nifti
+from counterpoint.data.volumes import geometry_of, kind_of, unit_in_mm
 
 COLOURS = (
     *((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
@@ -84,5 +84,4 @@ def voxel_volume(image: str) -> float | None:
     geometry = geometry_of(image)
     if geometry.affine is None or _is_flat(image, geometry):
         return None
-    unit = millimetres(image) if kind_of(image) == "nifti" else 1.0
-    return float(abs(np.linalg.det(geometry.affine[:3, :3]))) * unit**3 / 1000
+    return float(abs(np.linalg.det(geometry.affine[:3, :3]))) * unit_in_mm(image) ** 3 / 1000

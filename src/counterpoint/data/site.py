@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from counterpoint.errors import DataError, nearest
+from counterpoint.extents import Extents
 
 PARTS = ("train", "validation", "test")
 
@@ -173,7 +174,8 @@ class SiteData:
     It is small and can be pickled, so that worker processes get paths and not pixels.
     ``labels`` (int64), ``splits`` (text), ``cases`` (int64, see `Part`) and ``groups`` (int64,
     equal for images of one patient) have one entry an image of the array; ``targets`` is the path
-    of the masks, for segmentation.
+    of the masks, for segmentation, and ``sizes`` that of places and spacings (n, 2, 3), see
+    `Extents`, if any is known.
     """
 
     name: str
@@ -183,6 +185,7 @@ class SiteData:
     cases: npt.NDArray[np.int64]
     groups: npt.NDArray[np.int64]
     targets: Path | None = None
+    sizes: Path | None = None
 
     def part(self, split: str) -> Part:
         """Return one part of the site; raise DataError for an unknown part or a lost array."""
@@ -198,3 +201,15 @@ class SiteData:
             ) from error
         rows = np.flatnonzero(self.splits == split).astype(np.int64)
         return Part(images, rows, self.labels[rows], self.cases[rows], targets)
+
+    def extents(self, split: str) -> Extents:
+        """Return how large the images of a part are, and which of them are pieces of one volume.
+
+        Their numbers are those of the whole site.
+        """
+        if self.sizes is None:
+            return Extents.unknown(len(self.labels))
+        places, spacing = np.load(self.sizes).swapaxes(0, 1)
+        away = -1 - np.arange(len(places))  # images of other parts are in no volume of this one
+        files = np.where(self.splits == split, self.cases, away)
+        return Extents.of(places.astype(np.int64), spacing, files)

@@ -66,6 +66,15 @@ def geometry_of(path: str) -> Geometry:
     return Geometry((1, height, width), None)
 
 
+def unit_in_mm(path: str) -> float:
+    """Return the millimetres of the unit that a file's geometry is in."""
+    if kind_of(path) != "nifti":
+        return 1.0
+    from counterpoint.data.nifti import millimetres
+
+    return millimetres(path)
+
+
 def read_volume(path: str, window: tuple[float, float] | None) -> Floats:
     """Return a NIfTI or DICOM file's slices in 0 to 1, (slices, rows, columns), or (..., 3).
 

@@ -15,7 +15,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from counterpoint.report.words import heading
+from counterpoint.report.words import UNITS, heading, unit_of
 
 ROOM = 0.6
 """Inches below the panels: for their axis and a short legend."""
@@ -178,7 +178,7 @@ def scale_of(metric: str) -> float:
     >>> scale_of("dice"), scale_of("loss")
     (100.0, 1.0)
     """
-    return 1.0 if metric in ("loss", "hd95") else 100.0
+    return 1.0 if metric in UNITS else 100.0
 
 
 def axis_name(metric: str) -> str:
@@ -187,5 +187,5 @@ def axis_name(metric: str) -> str:
     >>> axis_name("macro_f1"), axis_name("hd95"), axis_name("loss")
     ('macro-F1 (%)', 'HD95 (px)', 'loss')
     """
-    unit = {"loss": "", "hd95": " (px)"}.get(metric, " (%)")
-    return f"{heading(metric, unit=False)}{unit}"
+    unit = unit_of(metric)
+    return f"{heading(metric, unit=False)} ({unit})" if unit else heading(metric)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from counterpoint.data.batches import Batch
+from counterpoint.extents import Extents
 from counterpoint.payload import Payload
 from counterpoint.perturbation import Perturbation, perturbed_gradient
 from counterpoint.privacy.records import NoisedGradient
@@ -183,18 +184,18 @@ def evaluate(
     batches: Iterable[Batch],
     task: Task,
     precision: torch.dtype = torch.float32,
-    thorough: bool = False,
+    extents: Extents | None = None,
 ) -> dict[str, Scorer]:
-    """Score every model, in evaluation mode, in one pass over (images, target, cases)."""
+    """Score every model, in evaluation mode, in one pass; the slow scores only with extents."""
     was_training = {role: model.training for role, model in models.items()}
-    scorers = {role: task.scorer(thorough) for role in models}
+    scorers = {role: task.scorer(extents) for role in models}
     for model in models.values():
         model.eval()
-    for images, target, cases in batches:
+    for images, target, cases, rows in batches:
         with computing_in(precision, images):
             outputs = {role: model(images) for role, model in models.items()}
         for role, output in outputs.items():
-            scorers[role].add(output.float(), target, cases)
+            scorers[role].add(output.float(), target, cases, rows)
     for role, model in models.items():
         model.train(was_training[role])
     return scorers

@@ -201,6 +201,7 @@ def write_decoded(path: Path, data: SiteData, fingerprint: str) -> None:
         name=np.array(data.name),
         array=np.array(str(data.array)),
         targets=np.array(str(data.targets or "")),
+        sizes=np.array(str(data.sizes or "")),
         labels=data.labels,
         splits=data.splits,
         cases=data.cases,
@@ -221,7 +222,7 @@ def read_decoded(path: Path) -> tuple[SiteData, str]:
             found = {name: file[name] for name in file.files}
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} can't be read: {what_is_wrong(error)}") from error
-    targets = str(found["targets"])
+    targets, sizes = str(found["targets"]), str(found["sizes"])
     data = SiteData(
         str(found["name"]),
         Path(str(found["array"])),
@@ -230,5 +231,6 @@ def read_decoded(path: Path) -> tuple[SiteData, str]:
         found["cases"],
         found["groups"],
         Path(targets) if targets else None,
+        Path(sizes) if sizes else None,
     )
     return data, str(found["fingerprint"])

@@ -13,21 +13,31 @@ HEADINGS = {
     "dice_with_background": "Dice with background",
     "iou": "IoU",
     "hd95": "HD95",
+    "hd95_mm": "HD95",
 }
+UNITS = {"loss": "", "hd95": "px", "hd95_mm": "mm"}
+"""Of scores that are no shares: these are shown in percent."""
+
+
+def unit_of(metric: str) -> str:
+    """The unit that a score is shown in.
+
+    >>> unit_of("dice"), unit_of("hd95"), unit_of("hd95_mm"), unit_of("loss")
+    ('%', 'px', 'mm', '')
+    """
+    return UNITS.get(metric, "%")
 
 
 def heading(metric: str, unit: bool = True) -> str:
     """A score's name as a heading.
 
-    >>> heading("macro_f1"), heading("dice_disc"), heading("hd95"), heading("auc", unit=False)
-    ('macro-F1 %', 'Dice disc %', 'HD95 px', 'AUC')
+    >>> heading("macro_f1"), heading("dice_disc"), heading("hd95_mm"), heading("auc", unit=False)
+    ('macro-F1 %', 'Dice disc %', 'HD95 mm', 'AUC')
     """
     name = HEADINGS.get(metric)
     if name is None:
         name = f"Dice {metric[5:]}" if metric.startswith("dice_") else metric.replace("_", " ")
-    if not unit or metric == "loss":
-        return name
-    return f"{name} px" if metric == "hd95" else f"{name} %"
+    return f"{name} {unit_of(metric)}".rstrip() if unit else name
 
 
 def number(metric: str, value: float | None) -> str:
@@ -40,7 +50,7 @@ def number(metric: str, value: float | None) -> str:
         return "-"
     if metric == "loss":
         return f"{value:.3f}"
-    return f"{value:.1f}" if metric == "hd95" else f"{100 * value:.1f}"
+    return f"{value:.1f}" if metric in UNITS else f"{100 * value:.1f}"
 
 
 def size(count: float) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from counterpoint.report.words import heading, number, size
+from counterpoint.report.words import heading, number, size, unit_of
 from counterpoint.runs import LOWER_IS_BETTER
 from counterpoint.study.findings import Findings
 
@@ -61,10 +61,11 @@ def differences_sheet(found: Findings) -> Sheet:
             ]
         )
     what = heading(found.metric, unit=False)
-    unit = {"loss": [], "hd95": ["in px"]}.get(found.metric, ["in points"])
+    unit = unit_of(found.metric)
+    whats = [f"in {'points' if unit == '%' else unit}"] if unit else []
     tests = dict.fromkeys(one.test for one in found.differences if one.test)
     return Sheet(
-        ", ".join([f"Difference to {found.baseline} in mean {what}", *unit, *tests]),
+        ", ".join([f"Difference to {found.baseline} in mean {what}", *whats, *tests]),
         ["method", "difference", "95 % interval", "p", "p (Holm)", "seeds better"],
         rows,
     )

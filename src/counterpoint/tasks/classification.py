@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from counterpoint.extents import Extents
 from counterpoint.resampling import Score, weighted_auc, weighted_macro_f1, weighted_mean
 from counterpoint.tasks.losses import balanced, cross_entropy
 
@@ -57,7 +58,7 @@ class Classification:
         """Mean loss of logits (N, classes) and labels (N,)."""
         return self.criterion(outputs.float(), target)
 
-    def scorer(self, thorough: bool = False) -> "Answers":
+    def scorer(self, extents: Extents | None = None) -> "Answers":
         """Collects answers; all scores are quick."""
         return Answers(self)
 
@@ -81,7 +82,9 @@ class Answers:
     labels: list[Tensor] = field(default_factory=list)
     cases: list[Tensor] = field(default_factory=list)
 
-    def add(self, outputs: Tensor, target: Tensor, cases: Tensor) -> None:
+    def add(
+        self, outputs: Tensor, target: Tensor, cases: Tensor, rows: Tensor | None = None
+    ) -> None:
         """Take a batch in."""
         for kept, new in ((self.logits, outputs), (self.labels, target), (self.cases, cases)):
             kept.append(new.detach().cpu())

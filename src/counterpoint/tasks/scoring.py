@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from counterpoint.extents import Extents
 from counterpoint.resampling import Score
 
 
@@ -50,16 +51,21 @@ class Task(Protocol):
         """Mean loss of a batch."""
         ...
 
-    def scorer(self, thorough: bool = False) -> "Scorer":
-        """Something that takes batches in and gives scores; the slow ones only if thorough."""
+    def scorer(self, extents: Extents | None = None) -> "Scorer":
+        """Something that takes batches in and gives scores; the slow ones only with extents."""
         ...
 
 
 class Scorer(Protocol):
     """Scores of a model, batch by batch."""
 
-    def add(self, outputs: Tensor, target: Tensor, cases: Tensor) -> None:
-        """Take a batch in: outputs (N, ...), target, and to which case (N,) each belongs."""
+    def add(
+        self, outputs: Tensor, target: Tensor, cases: Tensor, rows: Tensor | None = None
+    ) -> None:
+        """Take a batch in: outputs (N, ...), target, and to which case (N,) each belongs.
+
+        ``rows`` (N,) are the images' numbers in what the extents are of.
+        """
         ...
 
     def scores(self) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """Segmentation of images and volumes: Dice and its relatives, case by case."""
 
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
@@ -12,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from counterpoint.extents import Extents
 from counterpoint.resampling import Score, weighted_mean
 from counterpoint.tasks.losses import joint
+from counterpoint.tasks.outlines import Outlines, mean_of_defined
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Segmentation:
     and is therefore higher. ``iou``, ``sensitivity`` and ``specificity`` are of the foreground,
     ``hd95`` is the 95th percentile of the distance between the outlines, in pixels of the image
     as the network sees it; a class that is missed, or found where it is not, is as far off as the
-    image's diagonal. Of a case in slices or patches it is the mean over these. It is slow and
+    image's diagonal. Of a case in slices or patches it is the mean over these. ``hd95_mm`` is that
+    of volumes in millimetres, where the files say how large their pixels are; of a file of which a
+    table names some slices only, those that follow one another are a volume. Both are slow and
     computed for the test images only.
 
     A class that is neither in a case's mask nor predicted is left out of that case's mean.
@@ -50,7 +52,7 @@ class Segmentation:
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores."""
         single = tuple(f"dice_{name}" for name in self.classes[1:]) if self.outputs > 2 else ()
-        others = ("dice_with_background", "iou", "sensitivity", "specificity", "hd95")
+        others = ("dice_with_background", "iou", "sensitivity", "specificity", "hd95", "hd95_mm")
         return ("dice", *single, *others)
 
     @property
@@ -70,9 +72,9 @@ class Segmentation:
         """Loss of logits (N, classes, *space) and masks (N, *space), -1 where not scored."""
         return self.criterion(outputs.float(), target)
 
-    def scorer(self, thorough: bool = False) -> "Overlaps":
-        """Counts overlaps; with ``thorough`` the distances of outlines too."""
-        return Overlaps(self, thorough)
+    def scorer(self, extents: Extents | None = None) -> "Overlaps":
+        """Counts overlaps; with the images' ``extents`` it takes the distances of outlines too."""
+        return Overlaps(self, None if extents is None else Outlines(extents))
 
 
 @dataclass
@@ -80,13 +82,14 @@ class Overlaps:
     """True and false positives and negatives, by case and class."""
 
     task: Segmentation
-    thorough: bool
+    outlines: Outlines | None = None
     counts: dict[int, Tensor] = field(default_factory=dict)
-    distances: dict[int, list[float]] = field(default_factory=dict)
     loss: float = 0.0
     images: int = 0
 
-    def add(self, outputs: Tensor, target: Tensor, cases: Tensor) -> None:
+    def add(
+        self, outputs: Tensor, target: Tensor, cases: Tensor, rows: Tensor | None = None
+    ) -> None:
         """Take a batch in."""
         k, scored = self.task.outputs, (target >= 0).unsqueeze(1)
         found = _one_hot(outputs.argmax(1), k) & scored
@@ -106,9 +109,8 @@ class Overlaps:
             # image by image: a mean over the batch would depend on what else is in it
             self.loss += self.task.loss(one[None], mask[None]).item()
         self.images += len(target)
-        if self.thorough:
-            for case, far in zip(cases.tolist(), _distances(found, truth), strict=True):
-                self.distances.setdefault(case, []).append(far)
+        if self.outlines and rows is not None:
+            self.outlines.add(found, truth, cases, rows)
 
     def scores(self) -> dict[str, float]:
         """Means over the cases, and the loss."""
@@ -136,12 +138,13 @@ class Overlaps:
         with np.errstate(invalid="ignore", divide="ignore"):
             dice = 2 * tp / (2 * tp + fp + fn)  # (cases, classes)
             table = {
-                "dice": _mean(dice[:, 1:]),
-                "dice_with_background": _mean(dice),
-                "iou": _mean((tp / (tp + fp + fn))[:, 1:]),
-                "sensitivity": _mean((tp / (tp + fn))[:, 1:]),
-                "specificity": _mean((tn / (tn + fp))[:, 1:]),
-                "hd95": np.array([_mean(np.array([self.distances.get(c, [])]))[0] for c in cases]),
+                "dice": mean_of_defined(dice[:, 1:]),
+                "dice_with_background": mean_of_defined(dice),
+                "iou": mean_of_defined((tp / (tp + fp + fn))[:, 1:]),
+                "sensitivity": mean_of_defined((tp / (tp + fn))[:, 1:]),
+                "specificity": mean_of_defined((tn / (tn + fp))[:, 1:]),
+                "hd95": _by_case(self.outlines.pixels if self.outlines else {}, cases),
+                "hd95_mm": _by_case(self.outlines.millimetres if self.outlines else {}, cases),
             }
         table |= {f"dice_{name}": dice[:, c] for c, name in enumerate(self.task.classes)}
         return cases, {name: table[name] for name in self.task.metrics}
@@ -152,27 +155,6 @@ def _one_hot(classes: Tensor, k: int) -> Tensor:
     return F.one_hot(classes, k).movedim(-1, 1).bool()
 
 
-def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean over the last axis of what is defined; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    total, number = np.where(defined, values, 0).sum(-1), defined.sum(-1)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
-
-
-def _distances(found: Tensor, truth: Tensor) -> list[float]:
-    """95 % Hausdorff distance of each image's foreground classes, in pixels.
-
-    The image's diagonal where only one of the two is empty, NaN where both are.
-    """
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-
-    there = [mask.flatten(2).any(2)[:, 1:].cpu() for mask in (found, truth)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI's about its own arguments
-        warnings.simplefilter("ignore", UserWarning)  # and about empty masks, see below
-        far = compute_hausdorff_distance(
-            found.float().cpu(), truth.float().cpu(), include_background=False, percentile=95
-        ).double()
-    far = torch.where(there[0] & there[1], far, math.dist(found.shape[2:], [0] * (found.dim() - 2)))
-    far = torch.where(there[0] | there[1], far, torch.nan)
-    return [float(value) for value in _mean(far.numpy())]
+def _by_case(values: Mapping[int, list[float]], cases: list[int]) -> npt.NDArray[np.float64]:
+    """Each case's mean."""
+    return np.array([mean_of_defined(np.array(values.get(case, []))) for case in cases])

@@ -23,8 +23,8 @@ from counterpoint.report.page.pictures import number_of, pictures
 from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.svg import Mark
 from counterpoint.report.page.thumbnails import outlined, png, worst_plane
-from counterpoint.report.page.words import counted, listed, named, unit_of
-from counterpoint.report.words import number
+from counterpoint.report.page.words import counted, listed, named
+from counterpoint.report.words import number, unit_of
 
 WORST = 5
 """Cases of a site that are listed."""

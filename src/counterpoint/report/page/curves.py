@@ -15,8 +15,8 @@ from counterpoint.report.page.blocks import Block, Cell, Entry, Section, Table, 
 from counterpoint.report.page.pictures import legend_of, number_of, pictures
 from counterpoint.report.page.runs import Arm, Study
 from counterpoint.report.page.svg import Mark
-from counterpoint.report.page.words import listed, named, points, unit_of
-from counterpoint.report.words import number
+from counterpoint.report.page.words import listed, named, points
+from counterpoint.report.words import number, unit_of
 
 MOST_MARKS = 40
 """Marks on a line that can be pointed at; more would hide it."""
@@ -205,8 +205,7 @@ def _marked(table: pd.DataFrame) -> list[int]:
 
 def _tip(arm: Arm, what: str, row: "pd.Series[float]", metric: str, spread: bool) -> str:
     moment = {"start": "before training", "merged": "just after the merge"}.get(str(row["moment"]))
-    text = f"{arm.label}, {what}: {number(metric, row['mean'])}"
-    text += "" if metric == "loss" else f" {unit_of(metric)}"
+    text = f"{arm.label}, {what}: {number(metric, row['mean'])} {unit_of(metric)}".rstrip()
     if spread:
         text += f" ({number(metric, row['min'])} to {number(metric, row['max'])} over the seeds)"
     text += f"; communication {row['communications']:.4g}"

@@ -9,8 +9,8 @@ from counterpoint.report.page.pictures import number_of, pictures
 from counterpoint.report.page.runs import KINDS, Arm, Study, difference
 from counterpoint.report.page.summary import gain_cell, score_cell, verdict
 from counterpoint.report.page.svg import Mark
-from counterpoint.report.page.words import named, points_between, unit_of
-from counterpoint.report.words import number
+from counterpoint.report.page.words import named, points_between
+from counterpoint.report.words import number, unit_of
 
 
 def gain(study: Study) -> Section | None:

@@ -21,9 +21,8 @@ from counterpoint.report.page.words import (
     named,
     points,
     points_between,
-    unit_of,
 )
-from counterpoint.report.words import number
+from counterpoint.report.words import number, unit_of
 from counterpoint.resampling import score_of
 
 SCORES = {
@@ -220,7 +219,7 @@ def others(study: Study) -> list[str]:
     """A task's other scores that the first table has room for: none beside a gain."""
     if study.local and study.joined:
         return []
-    wanted = ("accuracy", "auc", "dice_with_background", "sensitivity", "hd95")
+    wanted = ("accuracy", "auc", "dice_with_background", "sensitivity", "hd95_mm", "hd95")
     return [name for name in wanted if name in study.values["metrics"]][:3]
 
 

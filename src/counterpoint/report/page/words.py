@@ -13,15 +13,6 @@ _NAMES = re.compile(
 _PATHS = re.compile(r"(?<![\w.])(?:/[^\s:;,()'\"]+)+/([^\s:;,()'\"]+)")
 
 
-def unit_of(metric: str) -> str:
-    """The unit that a score is given in.
-
-    >>> unit_of("dice"), unit_of("hd95")
-    ('%', 'px')
-    """
-    return "px" if metric == "hd95" else "%"
-
-
 def named(metric: str) -> str:
     """A score's name, without a unit."""
     return heading(metric, unit=False)
