@@ -1,5 +1,6 @@
 """What a command's options set, over the settings of a file."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,38 @@ def usual_folder(method: str, data: str, options: dict[str, Any]) -> Path:
     return Path("runs") / f"{name}-{short}-{options.get('seed', 1)}"
 
 
-def require_plain(config: Path, from_file: dict[str, Any], options: dict[str, Any]) -> None:
-    """Refuse a file for many methods that asks for privacy, and say what is not taken of it."""
+def data_and_schedule(config: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What a command of many methods takes of a file: its data and schedule; says what it leaves.
+
+    Raises:
+        SettingsError: for a name that is no setting's, and for privacy, which would be lost; with
+            the file's name.
+    """
+    from counterpoint.errors import SettingsError
+    from counterpoint.settings import CHOICES, always_there, full_names, read_file, resolve
+
+    found = read_file(config)
+    parts = {f.name for kinds in CHOICES.values() for k in kinds.values() for f in fields(k)}
+    try:
+        from_file = full_names(found)
+        for name in from_file.keys() - {"method", "data.name"}:
+            if name.partition(".")[0] not in {*CHOICES, *parts}:
+                resolve(name, list(always_there()))  # refuses what is none
+    except SettingsError as error:
+        raise SettingsError(f"settings file {config}: {error}") from None
     for name, usual in (("privacy.kind", "none"), ("encrypt", False)):
         if from_file.get(name, usual) != usual and name not in options:
-            fail(
+            raise SettingsError(
                 f"{config}: of a file, only data and training are taken here, so {name} would be "
-                f"lost; give it as an option (--{name.partition('.')[0]}), or take it out",
-                2,
+                f"lost; give it as an option (--{name.partition('.')[0]}), or take it out"
             )
-    parts = dict.fromkeys(name.partition(".")[0] for name in from_file)
-    left = [
-        part for part in parts if part not in ("method", "data", "schedule", "privacy", "encrypt")
-    ]
+    sections = dict.fromkeys(name.partition(".")[0] for name in from_file)
+    taken = ("method", "data", "schedule", "privacy", "encrypt")
+    left = [section for section in sections if section not in taken]
     if left:
         note(f"of {config}, {', '.join(left)} are not taken: every method has its own")
+    kept = {n: v for n, v in from_file.items() if n.startswith(("data.", "schedule."))}
+    return {n: v for n, v in kept.items() if n not in ("data.name", "data.split_seed")}
 
 
 def settings_from(

@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,9 +26,9 @@ from counterpoint.cli.common import (
 from counterpoint.cli.complete import completes
 from counterpoint.cli.options import (
     NOT_SETTINGS,
+    data_and_schedule,
     note_other_method,
     require_fitting_file,
-    require_plain,
     settings_from,
     usual_folder,
 )
@@ -328,22 +327,10 @@ def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def with_settings(**given: Any) -> None:
-        from counterpoint.settings import CHOICES, always_there, full_names, read_file, resolve
-
         values = {name: given.pop(name) for name in options}
         config = values.pop("config")
-        from_file = full_names(read_file(config)) if config else {}
-        parts = {f.name for kinds in CHOICES.values() for k in kinds.values() for f in fields(k)}
-        for name in from_file.keys() - {"method", "data.name"}:
-            if name.partition(".")[0] not in {*CHOICES, *parts}:
-                resolve(name, list(always_there()))  # refuses what is none
-        training = {n: v for n, v in from_file.items() if n.startswith(("data.", "schedule."))}
-        for name in ("data.name", "data.split_seed"):
-            training.pop(name, None)
         asked = settings_from(**values, config=None)
-        if config:
-            require_plain(config, from_file, asked)
-        function(**given, settings=training | asked)
+        function(**given, settings=data_and_schedule(config, asked) | asked if config else asked)
 
     with_settings.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*own, *options.values()]
