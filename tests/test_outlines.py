@@ -19,6 +19,7 @@ from counterpoint.data import decode, load
 from counterpoint.data.extents import read_extents
 from counterpoint.data.site import Form, SiteData
 from counterpoint.data.volumes import cut
+from counterpoint.errors import DataError
 from counterpoint.extents import Extents
 from counterpoint.results import Result
 from counterpoint.tasks import Segmentation
@@ -98,17 +99,18 @@ def test_patches_are_put_together():
     assert of.scores()["hd95_mm"] == pytest.approx(by_hand(found > 0, truth > 0, MM), abs=1e-4)
 
 
-def test_slices_that_follow_one_another_are_a_volume_in_whatever_order_a_table_names_them():
-    truth, found = blobs(1, 5, 12, 12), blobs(2, 5, 12, 12)
-    frames = np.array([7, 2, 6, 8, 9])
+@pytest.mark.parametrize(("last", "together"), [(8, True), (9, False)])
+def test_slices_that_a_table_names_are_a_volume_if_they_follow_one_another(last, together):
+    """A gap would be an outline, and so would a cut through an organ."""
+    truth, found = blobs(1, 4, 12, 12), blobs(2, 4, 12, 12)
+    frames = np.array([7, 5, 6, last])
     places = np.stack([frames, 0 * frames, 0 * frames], axis=1)
-    sizes = Extents.of(places, np.array([MM] * 5), np.zeros(5, dtype=np.int64))
-    of = scores(found, truth, [0] * 5, sizes)
-    stack = np.array([2, 0, 3, 4])
-    wanted = (
-        by_hand(found[stack] > 0, truth[stack] > 0, MM),
-        by_hand(found[1] > 0, truth[1] > 0, MM[1:]),
-    )
+    sizes = Extents.of(places, np.array([MM] * 4), np.zeros(4, dtype=np.int64))
+    order = [1, 2, 0, 3]
+    wanted = [by_hand(found[order] > 0, truth[order] > 0, MM)]
+    if not together:
+        wanted = [by_hand(f > 0, t > 0, MM[1:]) for f, t in zip(found, truth, strict=True)]
+    of = scores(found, truth, [0] * 4, sizes)
     assert of.scores()["hd95_mm"] == pytest.approx(np.mean(wanted), abs=1e-4)
 
 
@@ -119,15 +121,17 @@ def test_slices_that_are_named_twice_are_each_of_their_own():
     assert [volume.ravel().tolist() for volume in sizes.volumes] == [[0], [1], [2]]
 
 
-def test_slices_of_other_parts_are_in_no_volume(tmp_path):
-    places = [[[k, 0, 0], MM] for k in range(6)]
-    np.save(tmp_path / "sizes.npy", np.array(places))
-    splits = np.array(["test", "test", "train", "test", "validation", "train"])
-    zeros = np.zeros(6, dtype=np.int64)
-    site = SiteData("A", tmp_path, zeros, splits, zeros, zeros, sizes=tmp_path / "sizes.npy")
+def test_a_volume_of_which_slices_are_in_another_part_is_not_put_together(tmp_path):
+    np.save(tmp_path / "sizes.npy", np.array([[[k % 3, 0, 0], MM] for k in range(9)]))
+    splits = np.array(["test"] * 3 + ["test", "train", "test"] + ["train"] * 3)
+    zeros, files = np.zeros(9, dtype=np.int64), np.arange(9) // 3
+    site = SiteData("A", tmp_path, zeros, splits, files, files, sizes=tmp_path / "sizes.npy")
     found = site.extents("test")
-    volumes = [found.volumes[found.volume_of[row]].ravel().tolist() for row in (0, 1, 3)]
-    assert volumes == [[0, 1], [0, 1], [3]]
+    assert [volume.ravel().tolist() for volume in found.volumes] == [[0, 1, 2], [3], [5]]
+    assert found.volume_of.tolist() == [0, 0, 0, 1, -1, 2, -1, -1, -1]
+    (tmp_path / "sizes.npy").unlink()
+    with pytest.raises(DataError, match=r"sizes\.npy can't be read"):
+        site.extents("test")
 
 
 def test_what_is_missed_is_as_far_off_as_the_diagonal_and_nothing_is_no_distance():
@@ -138,6 +142,10 @@ def test_what_is_missed_is_as_far_off_as_the_diagonal_and_nothing_is_no_distance
     sizes = extents(*[((2, 1, 1), MM)] * 4)
     rows = scores(found, truth, [0, 0, 1, 1, 2, 2, 3, 3], sizes).by_case()
     far = math.hypot(2 * 5, 8 * 0.5, 8 * 2)
+    assert [r["hd95_mm"] for r in rows] == pytest.approx([far, far, math.nan, 0], nan_ok=True)
+    truth[:, 6:] = -1  # what patches are filled up with, say
+    rows = scores(found, truth, [0, 0, 1, 1, 2, 2, 3, 3], sizes).by_case()
+    far = math.hypot(2 * 5, 6 * 0.5, 8 * 2)
     assert [r["hd95_mm"] for r in rows] == pytest.approx([far, far, math.nan, 0], nan_ok=True)
 
 
@@ -155,11 +163,17 @@ def test_classes_are_averaged_and_what_is_not_scored_has_no_outline():
     assert of.scores()["hd95_mm"] == pytest.approx((2.0 + 0.0) / 2)
 
 
-def test_no_size_no_millimetres():
-    masks = blobs(1, 4, 12, 12)
+def test_no_size_no_millimetres_and_of_views_their_pixels_size_is_enough():
+    masks = blobs(1, 6, 12, 12)
     known, unknown = ((2, 1, 1), MM), ((2, 1, 1), [math.nan] * 3)
-    of = scores(masks, masks, [0, 0, 1, 1], extents(unknown, known))
-    assert [row["hd95_mm"] for row in of.by_case()] == pytest.approx([math.nan, 0.0], nan_ok=True)
+    views = ((2, 1, 1), [math.nan, 0.5, 2])
+    found = masks.copy()
+    found[4:] = np.roll(masks[4:], 1, 2)
+    of = scores(found, masks, [0, 0, 1, 1, 2, 2], extents(unknown, known, views))
+    wanted = np.mean([by_hand(f > 0, m > 0, MM[1:]) for f, m in zip(found, masks, strict=True)][4:])
+    far = [row["hd95_mm"] for row in of.by_case()]
+    assert far == pytest.approx([math.nan, 0.0, wanted], nan_ok=True)
+    masks = masks[:4]
     alone = scores(masks, masks, [0, 0, 1, 1], Extents.unknown(4)).scores()
     assert math.isnan(alone["hd95_mm"])
     assert alone["hd95"] == 0.0
@@ -198,6 +212,17 @@ def test_extents_of_files(tmp_path):
     (found,) = read(film, 8)
     assert (found[:, 0, 0] == [0, 1, 2]).all()
     assert np.isnan(found[:, 1]).all()
+    view = np.zeros((6, 8), np.uint16)
+    (found,) = read(dicom(tmp_path / "x.dcm", view, position=None, PixelSpacing=[0.2, 0.1]), 8)
+    assert found[0, 1] == pytest.approx([math.nan, 0.2 * 6 / 8, 0.1], nan_ok=True)
+
+
+def test_another_image_size_has_other_pixels(tmp_path):
+    """From one cache."""
+    table = load(hospital(tmp_path / "data"), task="segmentation", protocol="given")
+    for size in (8, 16, 8):
+        (site, _) = decode(table, size)[1]
+        assert site.extents("test").spacing[0].tolist() == [4.0, 16 / size, 24 / size]
 
 
 def hospital(folder):
@@ -254,5 +279,4 @@ def test_photographs_have_none(tmp_path, monkeypatch):
     assert "mm" not in shown
     values = json.loads((out / "results.json").read_text())
     assert "hd95" in values["metrics"]
-    assert "hd95_mm" not in values["metrics"]
     assert {row["hd95_mm"] for row in values["test"].values()} == {None}

@@ -5,6 +5,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import re
 import shutil
 from itertools import pairwise
@@ -206,6 +207,13 @@ def test_many_images_of_few_patients_are_few(study: study_runs.Study) -> None:
         arms.append(study_runs.Arm(arm.key, arm.label, arm.kind, (one,)))
     found = difference(arms[1], arms[0], "east", "macro_f1")
     assert (found.patients, found.few, found.clear) == (1, True, False)
+    assert (math.isnan(found.low), found.untested) == (True, False)
+    said = all_text(summary(study_runs.Study(tuple(arms))))
+    assert "too few test patients to tell" in said
+    # of one patient every draw is the same: no interval, however many seeds
+    runs = [altered(arms[0].first, cases=arms[0].first.cases) for _ in range(2)]
+    twice = study_runs.Arm("s0", "local", "local", tuple(runs))
+    assert math.isnan(twice.score("east", "macro_f1").low)
 
 
 def altered(run: study_runs.Run, **of: object) -> study_runs.Run:

@@ -1,6 +1,5 @@
 """How large the pixels of some images are, and which images are pieces of one volume."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,14 +13,15 @@ Whole = npt.NDArray[np.int64]
 class Extents:
     """Of some images, as networks see them, how large they are and in which volumes they lie.
 
-    A volume is a grid of images: slices that follow one another, all patches of a file, or a
-    single image. A file of which not all slices are there may be several.
+    A volume is a grid of images: the slices of a file, its patches, or a single image. What a cut
+    through an organ would be an outline of is not put together: slices of a file that do not all
+    follow one another, or are not all in one part of the split, are volumes of their own.
 
     Attributes:
         spacing: (n, 3) float64, millimetres between an image's slices, rows and columns; NaN where
             it is not known.
         volumes: the volumes, each as (slices, rows, columns) of numbers of images.
-        volume_of: (n,) int64, which of them an image is in.
+        volume_of: (n,) int64, which of them an image is in; -1 for images that are not asked for.
     """
 
     spacing: npt.NDArray[np.float64]
@@ -29,19 +29,34 @@ class Extents:
     volume_of: Whole
 
     @classmethod
-    def of(cls, places: Whole, spacing: npt.NDArray[np.float64], files: Whole) -> Self:
-        """From each image's place among those of its file (n, 3), spacing (n, 3) and file (n,).
+    def of(
+        cls,
+        places: Whole,
+        spacing: npt.NDArray[np.float64],
+        files: Whole,
+        wanted: npt.NDArray[np.bool_] | None = None,
+    ) -> Self:
+        """From each image's place in its file (n, 3), spacing (n, 3) and file (n,).
 
-        >>> places = np.array([[0, 0, 0], [4, 0, 0], [5, 0, 0], [9, 0, 0]])
-        >>> found = Extents.of(places, np.ones((4, 3)), np.array([7, 8, 8, 8]))
+        ``wanted`` (n,) are the images that are asked for, all if left out.
+
+        >>> places = np.array([[0, 0, 0], [4, 0, 0], [5, 0, 0], [2, 0, 0], [4, 0, 0]])
+        >>> found = Extents.of(places, np.ones((5, 3)), np.array([7, 8, 8, 9, 9]))
         >>> [volume.ravel().tolist() for volume in found.volumes]
-        [[0], [1, 2], [3]]
+        [[0], [1, 2], [3], [4]]
         """
+        here = np.ones(len(files), dtype=np.bool_) if wanted is None else wanted
         order = np.lexsort((*places.T[::-1], files))
-        apart = (np.diff(files[order]) != 0) | (np.diff(places[order, 0]) > 1)
-        runs = np.split(order, np.flatnonzero(apart) + 1)
-        volumes = [volume for run in runs for volume in _grids(run, places[run])]
-        volume_of = np.empty(len(files), dtype=np.int64)
+        runs = np.split(order, np.flatnonzero(np.diff(files[order])) + 1)
+        volumes: list[Whole] = []
+        for run in runs:
+            grid = np.ptp(places[run], axis=0) + 1
+            full = grid.prod() == len(run) == len(np.unique(places[run], axis=0))
+            if full and here[run].all() and np.isfinite(spacing[run]).all():
+                volumes.append(run.reshape(grid))
+            else:
+                volumes += list(run[here[run]].reshape(-1, 1, 1, 1))
+        volume_of = np.full(len(files), -1)
         for number, volume in enumerate(volumes):
             volume_of[volume] = number
         return cls(spacing, volumes, volume_of)
@@ -49,14 +64,5 @@ class Extents:
     @classmethod
     def unknown(cls, count: int) -> Self:
         """Images of their own, of no known size."""
-        places = np.zeros((count, 3), dtype=np.int64)
-        return cls.of(places, np.full((count, 3), np.nan), np.arange(count))
-
-
-def _grids(images: Whole, places: Whole) -> Iterator[Whole]:
-    """Images in the order of their places as one grid; one by one where they make none."""
-    grid = np.ptp(places, axis=0) + 1
-    if grid.prod() == len(images) == len(np.unique(places, axis=0)):
-        yield images.reshape(grid)
-    else:  # a table that names slices twice
-        yield from images.reshape(-1, 1, 1, 1)
+        numbers = np.arange(count)
+        return cls(np.full((count, 3), np.nan), list(numbers.reshape(-1, 1, 1, 1)), numbers)

@@ -305,6 +305,12 @@ def retrogress(scores: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
     return table.sort_values(keys).reset_index(drop=True)
 
 
+def shown_metrics(results: Mapping[str, Any]) -> list[str]:
+    """The scores that a table shows: without millimetres, where no site knows them."""
+    known = any(row.get("hd95_mm") is not None for row in results["test"].values())
+    return [name for name in results["metrics"] if known or name != "hd95_mm"]
+
+
 def summarise(
     path: Path,
     settings: Settings,
@@ -317,7 +323,7 @@ def summarise(
     """
     scores, payloads = read_log(path / "scores.csv"), read_log(path / "payloads.csv")
     score, metrics = str(facts["score"]), [*cast("list[str]", facts["metrics"]), "loss"]
-    test = scores[scores["split"] == "test"].set_index("site")[metrics]
+    test = scores[scores["split"] == "test"].set_index("site").reindex(columns=metrics)
     own = test.drop(index=[facts["holdout"]] if facts["holdout"] else [])
     drops = retrogress(scores, score)
     per_site = payloads.groupby(["round", "site", "direction"])["bytes"].sum()
@@ -352,7 +358,6 @@ def summarise(
         **({"privacy": private} if private else {}),
         **({"encryption": account_of_encryption()} if settings.encrypt else {}),
         **facts,
-        "metrics": [name for name in metrics[:-1] if name == score or test[name].notna().any()],
     }
 
 

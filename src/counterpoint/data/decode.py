@@ -192,7 +192,8 @@ class _Work:
             return None
         if all(kind_of(path) == "photograph" for path in self.table["image"]):
             return None
-        return self._stored(image_keys(self.table), (2, 3), np.dtype(np.float64))
+        keys = [f"{key}/{self.size}" for key in image_keys(self.table)]
+        return self._stored(keys, (2, 3), np.dtype(np.float64))
 
     def _stored(self, keys: list[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Stored:
         form = json.dumps(asdict(self.federation.form))

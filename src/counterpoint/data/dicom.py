@@ -85,6 +85,14 @@ def dicom_geometry(path: str) -> Geometry:
     return series_of(path)[1]
 
 
+def pixel_spacing(path: str) -> npt.NDArray[np.float64] | None:
+    """Return the millimetres between rows and columns; None where the first header does not say.
+
+    Raises as `series_of` does.
+    """
+    return series_of(path)[0][0].spacing
+
+
 def is_single(path: str) -> bool:
     """Tell from the header whether a DICOM file has one frame; a broken one has."""
     try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from counterpoint.data.dicom import pixel_spacing
 from counterpoint.data.geometry import Geometry
 from counterpoint.data.site import Form
 from counterpoint.data.volumes import chosen_slices, geometry_of, kind_of, unit_in_mm
@@ -37,7 +38,8 @@ def read_extents(
 
 def voxel_size(path: str, geometry: Geometry) -> npt.NDArray[np.float64]:
     """Return the millimetres between slices, rows and columns; NaN where a file does not say."""
-    if geometry.affine is None:
-        return np.full(3, np.nan)
-    sides: npt.NDArray[np.float64] = np.linalg.norm(geometry.affine[:3, :3], axis=0)
-    return sides * unit_in_mm(path)
+    if geometry.affine is not None:
+        sides: npt.NDArray[np.float64] = np.linalg.norm(geometry.affine[:3, :3], axis=0)
+        return sides * unit_in_mm(path)
+    plane = pixel_spacing(path) if kind_of(path) == "dicom" else None
+    return np.array([np.nan, *(plane if plane is not None else (np.nan, np.nan))])

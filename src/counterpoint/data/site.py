@@ -191,25 +191,28 @@ class SiteData:
         """Return one part of the site; raise DataError for an unknown part or a lost array."""
         if split not in PARTS:
             raise DataError(f"unknown part '{split}'{nearest(split, list(PARTS))} (of {PARTS})")
-        try:
-            images = np.load(self.array, mmap_mode="r")
-            targets = None if self.targets is None else np.load(self.targets, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"site '{self.name}': the decoded images in {self.array} can't be read ({error}); "
-                "decode the federation again"
-            ) from error
+        images = self._loaded(self.array)
+        targets = None if self.targets is None else self._loaded(self.targets)
         rows = np.flatnonzero(self.splits == split).astype(np.int64)
         return Part(images, rows, self.labels[rows], self.cases[rows], targets)
 
     def extents(self, split: str) -> Extents:
         """Return how large the images of a part are, and which of them are pieces of one volume.
 
-        Their numbers are those of the whole site.
+        Their numbers are those of the whole site. Raises DataError for a lost array.
         """
         if self.sizes is None:
             return Extents.unknown(len(self.labels))
-        places, spacing = np.load(self.sizes).swapaxes(0, 1)
-        away = -1 - np.arange(len(places))  # images of other parts are in no volume of this one
-        files = np.where(self.splits == split, self.cases, away)
-        return Extents.of(places.astype(np.int64), spacing, files)
+        places, spacing = self._loaded(self.sizes).swapaxes(0, 1)
+        return Extents.of(places.astype(np.int64), spacing, self.cases, self.splits == split)
+
+    def _loaded(self, path: Path) -> npt.NDArray[Any]:
+        """Open an array that decoding left."""
+        try:
+            found: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"site '{self.name}': the decoded images in {path} can't be read ({error}); "
+                "decode the federation again"
+            ) from error
+        return found

@@ -17,7 +17,7 @@ from counterpoint.exporting.format import Card, Format
 from counterpoint.prediction.chosen import Chosen
 from counterpoint.predictor import INPUT_RANGE
 from counterpoint.report.words import heading, leaks, number
-from counterpoint.results import Result
+from counterpoint.results import Result, shown_metrics
 from counterpoint.settings import read_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def full_card(chosen: Chosen) -> Card:
     site = card.get("site")
     shown = [name for name in results["test"] if site in (None, name)]
     training = {name: results[name] for name in _FROM_RESULTS if name in results}
+    training["metrics"] = shown_metrics(results)
     training["data"] = Path(str(training["data"])).name
     training["sites"] = [name for name in results["test"] if name != results["holdout"]]
     training["leaks"] = any(leaks(note) for note in results["data_notes"])

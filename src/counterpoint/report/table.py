@@ -17,7 +17,7 @@ from counterpoint.report.words import (
     privacy_in_words,
     size,
 )
-from counterpoint.results import Result
+from counterpoint.results import Result, shown_metrics
 from counterpoint.settings import CHOICES, as_dict, make_settings
 
 
@@ -68,7 +68,7 @@ def results_table(result: Result, notes: bool = True) -> RenderableType:
         caption=f"{chosen_by(values)}; batch norm: {values['statistics']}; "
         f"protocol: {values['protocol']}; seed {values['seed']}",
     )
-    score, metrics = values["score"], [*values["metrics"], "loss"]
+    score, metrics = values["score"], [*shown_metrics(values), "loss"]
     table.add_column("site")
     for metric in metrics:
         table.add_column(narrow(metric), justify="right")

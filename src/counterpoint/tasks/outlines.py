@@ -1,8 +1,8 @@
 """How far the outlines of what was found are from those of the truth."""
 
-import math
 import warnings
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,94 +14,99 @@ from counterpoint.extents import Extents
 
 Labels = npt.NDArray[np.uint8]
 
+UNSCORED = 255
+
 
 @dataclass
 class Outlines:
     """95 % Hausdorff distances of images in pixels, and of volumes in millimetres, by case.
 
-    Volumes are put together as soon as all their images came, whatever the order.
+    Volumes are put together when all their images came, in whatever order; those that wait are
+    kept compressed, which makes little of masks.
     """
 
     extents: Extents
+    classes: int
     pixels: dict[int, list[float]] = field(default_factory=dict)
     millimetres: dict[int, list[float]] = field(default_factory=dict)
-    waiting: dict[int, dict[int, tuple[Labels, Labels]]] = field(default_factory=dict)
+    waiting: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
-    def add(self, found: Tensor, truth: Tensor, cases: Tensor, rows: Tensor) -> None:
-        """Take a batch in: what is there (N, classes, *space) bool, and which images these are."""
-        far = hausdorff95(found[:, 1:], truth[:, 1:])
-        for case, distance in zip(cases.tolist(), far, strict=True):
-            self.pixels.setdefault(case, []).append(distance)
-        pairs = zip(*(x.byte().argmax(1).byte().cpu().numpy() for x in (found, truth)), strict=True)
-        for case, row, pair in zip(cases.tolist(), rows.tolist(), pairs, strict=True):
-            if np.isnan(self.extents.spacing[row]).any():
-                continue
+    def add(self, predicted: Tensor, target: Tensor, cases: Tensor, rows: Tensor) -> None:
+        """Take a batch in: classes (N, *space) that were found, and true ones, -1 if not scored."""
+        pairs = torch.stack([predicted, target], dim=1)
+        pairs[(target < 0)[:, None].expand_as(pairs)] = UNSCORED
+        each = zip(cases.tolist(), rows.tolist(), pairs.byte().cpu().numpy(), strict=True)
+        for case, row, pair in each:
+            self.pixels.setdefault(case, []).append(distance(pair[0], pair[1], self.classes))
             number = int(self.extents.volume_of[row])
             volume, images = self.extents.volumes[number], self.waiting.setdefault(number, {})
-            images[row] = pair
-            if len(images) == volume.size:
-                one, other = (assembled(volume, images, of) for of in (0, 1))
-                distance = in_millimetres(one, other, found.shape[1], self.extents.spacing[row])
-                self.millimetres.setdefault(case, []).append(distance)
-                del self.waiting[number]
+            if volume.size > 1:
+                images[row] = zlib.compress(pair.tobytes(), 1)
+                if len(images) < volume.size:
+                    continue
+                pair = assembled(volume, images, pair.shape)
+            del self.waiting[number]
+            thick = np.array((1,) * (4 - pair.ndim) + pair.shape[1:]) > 1
+            spacing = self.extents.spacing[row][thick]
+            if np.isfinite(spacing).all():
+                found, truth = (labels.squeeze() for labels in pair)  # a slice's are in its plane
+                far = distance(found, truth, self.classes, spacing)
+                self.millimetres.setdefault(case, []).append(far)
 
 
 def assembled(
-    volume: npt.NDArray[np.int64], images: Mapping[int, tuple[Labels, Labels]], of: int
+    volume: npt.NDArray[np.int64], images: Mapping[int, bytes], shape: tuple[int, ...]
 ) -> Labels:
-    """Put images together as a volume of three axes, see `Extents.volumes`.
+    """Put compressed pairs of images (2, *space) together as one of volumes, three axes each.
 
-    >>> slices = {4: (np.array([[0, 1]], np.uint8),), 9: (np.array([[2, 3]], np.uint8),)}
-    >>> assembled(np.array([[[9]], [[4]]]), slices, 0).tolist()
-    [[[2, 3]], [[0, 1]]]
+    >>> slices = {row: zlib.compress(bytes([row, row, 0, 0])) for row in (4, 9)}
+    >>> assembled(np.array([[[9]], [[4]]]), slices, (2, 1, 2)).tolist()
+    [[[[9, 9]], [[4, 4]]], [[[0, 0]], [[0, 0]]]]
     """
-    pieces = np.stack([images[row][of] for row in volume.ravel().tolist()])
-    space = (1,) * (4 - pieces.ndim) + pieces.shape[1:]
-    blocks = pieces.reshape(*volume.shape, *space).transpose(0, 3, 1, 4, 2, 5)
-    return blocks.reshape([n * side for n, side in zip(volume.shape, space, strict=True)])
+    flat = b"".join(zlib.decompress(images[row]) for row in volume.ravel().tolist())
+    space = (1,) * (4 - len(shape)) + shape[1:]
+    blocks = np.frombuffer(flat, np.uint8).reshape(*volume.shape, 2, *space)
+    sides = [n * side for n, side in zip(volume.shape, space, strict=True)]
+    return blocks.transpose(3, 0, 4, 1, 5, 2, 6).reshape(2, *sides)
 
 
-def in_millimetres(
-    found: Labels, truth: Labels, classes: int, spacing: npt.NDArray[np.float64]
+def distance(
+    found: Labels,
+    truth: Labels,
+    classes: int,
+    spacing: npt.NDArray[np.float64] | None = None,
 ) -> float:
-    """95 % Hausdorff distance of a volume's classes (slices, rows, columns), averaged over them."""
-    thick = np.array(found.shape) > 1  # a single slice has its outlines in its plane
-    far = []
-    for number in range(1, classes):  # one after the other: a volume can be large
-        one, other = (torch.from_numpy(x.squeeze() == number)[None, None] for x in (found, truth))
-        far += hausdorff95(one, other, spacing[thick])
-    return float(mean_of_defined(np.array(far)))
+    """95 % Hausdorff distance, in pixels or by their spacing, averaged over the foreground classes.
 
-
-def hausdorff95(
-    found: Tensor, truth: Tensor, spacing: npt.NDArray[np.float64] | None = None
-) -> list[float]:
-    """95 % Hausdorff distance of each image's classes (N, classes, *space), averaged over them.
-
-    In pixels, or by their ``spacing``. A class that only one of the two has is as far off as the
-    image's diagonal; one that neither has does not count, and NaN is where that is all of them.
+    A class that only one of the two has is as far off as the diagonal of what is scored; one that
+    neither has does not count, and NaN is where that is all of them.
     """
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.utils import get_edge_surface_distance
 
-    sides = np.array(found.shape[2:]) * (1.0 if spacing is None else spacing)
-    there = [mask.flatten(2).any(2).cpu() for mask in (found, truth)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI's about its own arguments
-        warnings.simplefilter("ignore", UserWarning)  # and about empty masks, see below
-        far = compute_hausdorff_distance(
-            found.float().cpu(),
-            truth.float().cpu(),
-            include_background=True,
-            percentile=95,
-            spacing=None if spacing is None else spacing.tolist(),
-        ).double()
-    far = torch.where(there[0] & there[1], far, math.hypot(*sides))
-    far = torch.where(there[0] | there[1], far, torch.nan)
-    return [float(value) for value in mean_of_defined(far.numpy())]
+    steps = np.ones(found.ndim) if spacing is None else spacing
+    distances = []
+    for number in range(1, classes):  # one after the other: a volume can be large
+        one, other = found == number, truth == number
+        if one.any() and other.any():
+            masks = torch.from_numpy(one), torch.from_numpy(other)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # MONAI's about its own arguments
+                ways = get_edge_surface_distance(
+                    masks[0], masks[1], spacing=steps.tolist(), symmetric=True
+                )[1]
+            distances.append(max(np.percentile(way.numpy(), 95) for way in ways))
+        elif one.any() or other.any():
+            distances.append(float(np.linalg.norm(steps * sides(truth != UNSCORED))))
+    return float(np.mean(distances)) if distances else np.nan
 
 
-def mean_of_defined(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean over the last axis of what is defined; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    total, number = np.where(defined, values, 0).sum(-1), defined.sum(-1)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+def sides(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Lengths of the smallest box around what is there.
+
+    >>> sides(np.array([[0, 1, 0, 1], [0, 0, 0, 0]], dtype=bool)).tolist()
+    [1, 3]
+    """
+    others: Iterable[tuple[int, ...]] = (
+        tuple({*range(mask.ndim)} - {axis}) for axis in range(mask.ndim)
+    )
+    return np.array([np.ptp(np.flatnonzero(mask.any(axes))) + 1 for axes in others])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from counterpoint.extents import Extents
 from counterpoint.resampling import Score, weighted_mean
 from counterpoint.tasks.losses import joint
-from counterpoint.tasks.outlines import Outlines, mean_of_defined
+from counterpoint.tasks.outlines import Outlines
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Segmentation:
     ``hd95`` is the 95th percentile of the distance between the outlines, in pixels of the image
     as the network sees it; a class that is missed, or found where it is not, is as far off as the
     image's diagonal. Of a case in slices or patches it is the mean over these. ``hd95_mm`` is that
-    of volumes in millimetres, where the files say how large their pixels are; of a file of which a
-    table names some slices only, those that follow one another are a volume. Both are slow and
-    computed for the test images only.
+    of whole volumes in millimetres, where the files say how large their pixels are; slices that do
+    not make a volume (see `Extents`) are measured one by one. Both are slow and computed for the
+    test images only.
 
     A class that is neither in a case's mask nor predicted is left out of that case's mean.
 
@@ -74,7 +74,7 @@ class Segmentation:
 
     def scorer(self, extents: Extents | None = None) -> "Overlaps":
         """Counts overlaps; with the images' ``extents`` it takes the distances of outlines too."""
-        return Overlaps(self, None if extents is None else Outlines(extents))
+        return Overlaps(self, None if extents is None else Outlines(extents, self.outputs))
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Overlaps:
             self.loss += self.task.loss(one[None], mask[None]).item()
         self.images += len(target)
         if self.outlines and rows is not None:
-            self.outlines.add(found, truth, cases, rows)
+            self.outlines.add(outputs.argmax(1), target, cases, rows)
 
     def scores(self) -> dict[str, float]:
         """Means over the cases, and the loss."""
@@ -138,11 +138,11 @@ class Overlaps:
         with np.errstate(invalid="ignore", divide="ignore"):
             dice = 2 * tp / (2 * tp + fp + fn)  # (cases, classes)
             table = {
-                "dice": mean_of_defined(dice[:, 1:]),
-                "dice_with_background": mean_of_defined(dice),
-                "iou": mean_of_defined((tp / (tp + fp + fn))[:, 1:]),
-                "sensitivity": mean_of_defined((tp / (tp + fn))[:, 1:]),
-                "specificity": mean_of_defined((tn / (tn + fp))[:, 1:]),
+                "dice": _mean(dice[:, 1:]),
+                "dice_with_background": _mean(dice),
+                "iou": _mean((tp / (tp + fp + fn))[:, 1:]),
+                "sensitivity": _mean((tp / (tp + fn))[:, 1:]),
+                "specificity": _mean((tn / (tn + fp))[:, 1:]),
                 "hd95": _by_case(self.outlines.pixels if self.outlines else {}, cases),
                 "hd95_mm": _by_case(self.outlines.millimetres if self.outlines else {}, cases),
             }
@@ -157,4 +157,11 @@ def _one_hot(classes: Tensor, k: int) -> Tensor:
 
 def _by_case(values: Mapping[int, list[float]], cases: list[int]) -> npt.NDArray[np.float64]:
     """Each case's mean."""
-    return np.array([mean_of_defined(np.array(values.get(case, []))) for case in cases])
+    return np.array([_mean(np.array(values.get(case, []))) for case in cases])
+
+
+def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean over the last axis of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    total, number = np.where(defined, values, 0).sum(-1), defined.sum(-1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)

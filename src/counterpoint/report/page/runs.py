@@ -50,8 +50,8 @@ class Estimate:
 
     @property
     def untested(self) -> bool:
-        """Whether there is no interval, for want of test images in common."""
-        return math.isnan(self.low)
+        """Whether a difference has no interval for want of test images in common."""
+        return math.isnan(self.low) and not self.patients
 
     @property
     def clear(self) -> bool:
@@ -152,11 +152,14 @@ class Arm:
         found = [run.values["test"][site][metric] for run in self.runs]
         if any(value is None for value in found):
             return Estimate(float("nan"))
-        ends = self.first.values["intervals"][site].get(metric)
-        if len(self.runs) > 1:
+        if len(self.runs) == 1:
+            ends = self.first.values["intervals"][site].get(metric)
+        elif fewest_patients(self.runs, site, metric) > 1:
             among = all_patients(self.runs, site)
             draws = [run.drawn_scores(site, metric, among) for run in self.runs]
             ends = interval(drawn_runs(draws))
+        else:
+            ends = None
         if ends is None or None in ends:
             return Estimate(sum(found) / len(found))
         return Estimate(sum(found) / len(found), *ends)
@@ -177,6 +180,11 @@ def all_patients(runs: Iterable[Run], site: str) -> tuple[str, ...]:
     return tuple(sorted({one for run in runs for one in run.patients_of(site)}))
 
 
+def fewest_patients(runs: Iterable[Run], site: str, metric: str) -> int:
+    """Of how many patients each run has a score; of a single one, all draws are the same."""
+    return min(run.patients_of(site, metric).nunique() for run in runs)
+
+
 def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
     """How much better ``arm`` is than ``other`` at a site; None where no seed has both.
 
@@ -190,9 +198,12 @@ def difference(arm: Arm, other: Arm, site: str, metric: str) -> Estimate | None:
     mean = sum(one - two for one, two in values) / len(pairs)
     if not all(same_cases(*pair, site) for pair in pairs):
         return Estimate(mean)
-    among = all_patients([run for pair in pairs for run in pair], site)
+    both = [run for pair in pairs for run in pair]
+    patients = fewest_patients(both, site, metric)
+    if patients == 1:
+        return Estimate(mean, patients=patients)
+    among = all_patients(both, site)
     drawn = [[run.drawn_scores(site, metric, among) for run in pair] for pair in pairs]
-    patients = min(run.patients_of(site, metric).nunique() for pair in pairs for run in pair)
     ends = interval(drawn_runs([one - two for one, two in drawn]))
     return Estimate(mean, *ends, patients=patients)
 

@@ -24,6 +24,7 @@ from counterpoint.report.page.words import (
 )
 from counterpoint.report.words import number, unit_of
 from counterpoint.resampling import score_of
+from counterpoint.results import shown_metrics
 
 SCORES = {
     "macro_f1": "The score is macro-F1: for each class, how many of its images are found and how "
@@ -142,7 +143,7 @@ def _sentence(study: Study, local: Arm, joined: Arm, site: str) -> str:
         f"{names[0]} {number(metric, alone)} {unit}, {names[1]} {number(metric, together)} "
         f"{unit}: {verdict(gain, metric)}"
     )
-    if gain and not gain.untested:
+    if gain and not math.isnan(gain.low):
         text += f" (95 % interval {points_between(metric, gain)})"
     tested = joined.first.patients_of(site, metric).nunique()
     if tested < FEW:
@@ -220,7 +221,7 @@ def others(study: Study) -> list[str]:
     if study.local and study.joined:
         return []
     wanted = ("accuracy", "auc", "dice_with_background", "sensitivity", "hd95_mm", "hd95")
-    return [name for name in wanted if name in study.values["metrics"]][:3]
+    return [name for name in wanted if name in shown_metrics(study.values)][:3]
 
 
 def score_cell(of: Estimate, metric: str) -> Cell:
