@@ -76,6 +76,20 @@ def test_all_of_it_is_removed_but_nothing_else(cache: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(again[0].part("train").images, images)
 
 
+def test_another_folder_and_who_may_read_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cache.stat().st_mode & 0o077 == 0
+    monkeypatch.delenv("COUNTERPOINT_CACHE")
+    code, out, _ = call(str(cache), "--clear")
+    assert code == 0
+    assert str(cache) in out.replace("\n", "")
+    assert sorted(file.name for file in cache.glob("arrays/*.npy")) == ["mine.npy"]
+    code, _, told = call(str(tmp_path / "none"))
+    assert code == 2
+    assert "none is no folder" in told.replace("\n", "")
+
+
 def test_what_was_not_used_for_days_is_removed(cache: Path) -> None:
     old, newer, *_ = sorted(cache.glob("arrays/[0-9a-f]*.npy"))
     counts = old.with_suffix(".counts.npy")

@@ -6,6 +6,7 @@ in a run without faults and with faults whose messages are full of markers.
 
 import base64
 import io
+import shutil
 import zipfile
 
 import pytest
@@ -67,7 +68,7 @@ class Hospitals(Loopback):
 
 @pytest.fixture
 def hospitals(request, small, tmp_path, quick, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("COUNTERPOINT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COUNTERPOINT_CACHE", str(tmp_path / "usual"))
     return Hospitals(tmp_path, getattr(request, "param", "fedavg"), small)
 
 
@@ -79,6 +80,11 @@ def test_a_run_lets_nothing_out(hospitals):
     hospitals.run()
     assert not warnings(hospitals)
     assert hospitals.left() == NOTHING
+    decoded = hospitals.folder / "west" / "storage" / "cache"
+    assert decoded.stat().st_mode & 0o077 == 0
+    assert {"pixels", "file name"} <= set().union(*found_in(hospitals.known, decoded).values())
+    assert not found_in(hospitals.known, hospitals.folder / "usual")  # of all that run here
+    shutil.rmtree(decoded)
     kept, _ = hospitals.at_site("west")
     assert kept == {"folder"}  # the settings file; cases and patients are numbers even here
 

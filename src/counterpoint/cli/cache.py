@@ -1,6 +1,7 @@
 """The command that shows and empties the cache."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 @command
 def cache(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Another one, such as cache in a site's storage folder."),
+    ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all of it.")] = False,
     older_than: Annotated[
         float | None,
@@ -23,7 +28,8 @@ def cache(
 ) -> None:
     """Show what the cache holds, or empty it: decoded images and the like, made again when needed.
 
-    It is the folder COUNTERPOINT_CACHE, or the user's usual place.
+    It is the folder COUNTERPOINT_CACHE, or the user's usual place. A site of a run across
+    hospitals has its own.
     """
     from counterpoint.data.cached import entries, remove
     from counterpoint.data.files import cache_path
@@ -33,7 +39,9 @@ def cache(
         fail("give --clear or --older-than, not both", 2)
     if older_than is not None and not older_than < 1e5:
         fail(f"--older-than {older_than:g}: that is no number of days", 2)
-    folder, unwanted = cache_path(), []
+    if folder is not None and not folder.is_dir():
+        fail(f"{folder} is no folder", 2)
+    folder, unwanted = cache_path(folder), []
     found = entries(folder)
     if clear or older_than is not None:
         since = datetime.now() - timedelta(days=older_than or 0)

@@ -31,11 +31,12 @@ def cache_path(cache: str | os.PathLike[str] | None = None) -> Path:
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
     """Return the cache folder, made if need be: that of `cache_path`.
 
-    Raises DataError when it can't be made or written.
+    Only its owner can read it if it is made here: decoded images are patient data, and names of
+    files can be. Raises DataError when it can't be made or written.
     """
     folder = cache_path(cache)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
     return folder
@@ -45,7 +46,8 @@ def unwritable(folder: Path, error: OSError) -> DataError:
     """Return the DataError for a folder that could not be written, whatever the reason."""
     return DataError(
         f"the cache folder {folder} can't be written ({error.strerror or error}); free some space "
-        "there, or set COUNTERPOINT_CACHE to a folder that can be written and has space"
+        "there, or name a folder that can be written and has space: COUNTERPOINT_CACHE, or for a "
+        "site of a run across hospitals `cache` in its settings file"
     )
 
 

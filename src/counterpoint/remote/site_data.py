@@ -16,7 +16,7 @@ def own_data(own: SiteFile, plan: Plan, site: str) -> tuple[SiteData, str]:
     """
     if own.data is None:
         raise DataError("the site's settings file names no data")
-    settings = plan.settings
+    settings, cache = plan.settings, own.private_cache()
     limit = settings.data.train_limit
     federation = readers.load(
         own.data,
@@ -34,6 +34,7 @@ def own_data(own: SiteFile, plan: Plan, site: str) -> tuple[SiteData, str]:
         window=plan.form.window,
         skip_bad=own.skip_bad,
         fewest=1,
+        cache=cache,
     )
     if federation.classes != plan.classes:
         raise DataError(
@@ -41,5 +42,5 @@ def own_data(own: SiteFile, plan: Plan, site: str) -> tuple[SiteData, str]:
             f"the run has {', '.join(plan.classes)}"
         )
     size = settings.method.schedule.image_size
-    federation, (decoded,) = readers.decode(federation, size, skip_bad=own.skip_bad)
+    federation, (decoded,) = readers.decode(federation, size, cache, skip_bad=own.skip_bad)
     return decoded, federation.fingerprint

@@ -16,7 +16,7 @@ from counterpoint.data.site import SiteData
 from counterpoint.errors import SettingsError
 from counterpoint.files import write_bytes, write_text
 from counterpoint.processor import settle
-from counterpoint.remote.desk import Desk
+from counterpoint.remote.desk import Desk, make_private
 from counterpoint.remote.plan import Plan
 from counterpoint.remote.policy import Policy
 from counterpoint.strict_yaml import UNREADABLE, read_yaml, what_does_not_fit, what_is_wrong
@@ -30,6 +30,8 @@ data: {data}
 {root}
 # What the site keeps (models, state between rounds, record): private, and worth a backup.
 storage: counterpoint
+# Where decoded images are kept, made again when needed: in storage, if not said.
+# cache: /scratch/counterpoint
 
 # How your images are split, if the table does not say: given, grouped, published.
 # protocol: grouped
@@ -62,6 +64,8 @@ class SiteFile:
 
     Attributes:
         storage: folder for what the site keeps: states, models, record.
+        cache: folder for decoded images, which are made again when needed; in ``storage`` where
+            left out.
         data: your table or folder, or the name of a data set.
         root: folder of a named data set.
         decoded: instead of ``data``, a file of `write_decoded`.
@@ -78,6 +82,7 @@ class SiteFile:
     """
 
     storage: Path
+    cache: Path | None = None
     data: str | None = None
     root: str | None = None
     decoded: Path | None = None
@@ -95,6 +100,13 @@ class SiteFile:
     def threads_for(self, plan: Plan) -> int:
         """Threads that a run may use here."""
         return self.threads or plan.settings.machine.threads or physical_cores()
+
+    def private_cache(self) -> Path:
+        """Folder for decoded images, made for its owner alone."""
+        make_private(self.storage)
+        folder = self.cache or self.storage / "cache"
+        make_private(folder)
+        return folder
 
     def bring(self, plan: Plan, site: str) -> tuple[SiteData, str]:
         """Read and decode the site's data; gives them and their fingerprint."""
@@ -140,13 +152,21 @@ def read_site_file(path: Path) -> SiteFile:
         own = SiteFile(**values)
         # what is not said in full is told from the kit's folder, in whose `local` this file is
         place = path.absolute().parent.parent
-        key, secret = (None if one is None else place / one for one in (own.key, own.secret))
+        key, secret, cache = (
+            None if one is None else place / one for one in (own.key, own.secret, own.cache)
+        )
         data, root = (
             str(place / one) if one and (place / one).exists() else one
             for one in (own.data, own.root)
         )
         return replace(
-            own, storage=place / own.storage, key=key, secret=secret, data=data, root=root
+            own,
+            storage=place / own.storage,
+            cache=cache,
+            key=key,
+            secret=secret,
+            data=data,
+            root=root,
         )
     except UNREADABLE as error:
         raise SettingsError(f"{path} can't be read: {what_is_wrong(error)}") from error
