@@ -22,6 +22,7 @@ import yaml
 from counterpoint import api, compare
 from counterpoint.cli.training import takes_settings
 from counterpoint.errors import SettingsError, StateError
+from counterpoint.results import Result
 from counterpoint.runs import undefined
 from counterpoint.study import differences, running
 from counterpoint.study.compare import study_asked_for
@@ -107,6 +108,36 @@ def test_the_table_is_that_of_the_results(classified):
     assert found.table.loc["prrfl"][("mean", "mean")] == pytest.approx(
         mean(run["mean"]["macro_f1"] for run in runs)
     )
+
+
+def test_validation_scores_choose_settings_and_no_test_score_is_shown(classified):
+    found = find(classified, split="validation", baseline="local")
+    for entry, folder in (("prrfl", "prrfl"), ("local", "local")):
+        runs = results_of(classified, folder)
+        chosen = [run["validation"] for run in runs]  # by which the round was chosen
+        assert found.table.loc[entry][("mean", "mean")] == pytest.approx(mean(chosen))
+    assert {(one.test, one.units) for one in found.differences} == {("", 0)}
+    shown = sheets(found)[0]
+    assert shown.title == "Validation macro-F1 %"
+    assert len(found.scores) == len(find(classified).scores)
+    for _, row in found.scores.iterrows():
+        own = Result(classified.folder / row["folder"]).validation
+        assert row["macro_f1"] == own.loc[row["site"], "macro_f1"]
+    assert any("No test score is in these tables" in note for note in found.notes)
+    assert not any("bootstrap" in note for note in found.notes)
+    test = find(classified)
+    assert any("Of local there are several choices of settings" in note for note in test.notes)
+    with pytest.raises(SettingsError, match="did you mean 'validation'"):
+        find(classified, split="valid")
+
+
+def test_validation_scores_are_those_of_the_model_that_predicts(classified):
+    for run in classified.runs():
+        result = Result(run.folder)
+        table = result.validation
+        assert list(table.index) == list(result.table.index)
+        assert list(table) == list(result.table)
+        assert table["macro_f1"].mean() == pytest.approx(result.results["validation"])
 
 
 def test_a_method_against_itself(classified):

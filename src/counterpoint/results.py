@@ -102,6 +102,27 @@ class Result:
         return pd.DataFrame.from_dict(self.results["test"], orient="index", columns=columns)
 
     @property
+    def predicts(self) -> str:
+        """Name of the model that sites predict with, in ``scores.csv``."""
+        models = list(dict.fromkeys(self.scores["model"]))
+        return next((name for name in ("personal", "model") if name in models), models[0])
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        """Validation scores of the chosen models, a row a site, with the columns of `table`."""
+        epochs = self.settings["schedule"]["finetune_epochs"]
+        rows = self.scores[
+            (self.scores["split"] == "validation")
+            & (self.scores["round"] == self.results["chosen_round"])
+            & (self.scores["model"] == self.predicts)
+            & (self.scores["moment"] == ("finetuned" if epochs else "merged"))
+            & (self.scores["epoch"] == epochs)
+        ]
+        columns = [*self.results["metrics"], "loss"]
+        table: pd.DataFrame = rows.set_index("site").reindex(columns=columns)
+        return table.rename_axis(None)
+
+    @property
     def patients_known(self) -> bool:
         """Whether it is known of every test image whose it is, so that patients can be drawn."""
         return patients_known(self.results["data_notes"]) and "group" in self.cases

@@ -68,6 +68,14 @@ def compare(
         str | None,
         typer.Option(help="The score to show: dice, auc, ...", rich_help_panel=STUDY),
     ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Whose scores to show: test, or validation, to choose settings by.",
+            rich_help_panel=STUDY,
+            autocompletion=completes("split of a table"),
+        ),
+    ] = "test",
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Runs side by side; as the cores allow.", rich_help_panel=STUDY),
@@ -98,6 +106,7 @@ def compare(
                 budget=budget,  # type: ignore[arg-type]  # checked there
                 metric=metric,
                 baseline=baseline,
+                split=split,  # type: ignore[arg-type]  # checked there
                 jobs=jobs,
                 report=report,
                 settings=settings,

@@ -29,6 +29,7 @@ WORDS = {
     "format": ("safetensors", "onnx", "torchscript", "program"),
     "source": ("prrfl", "harmofl"),
     "budget": ("gradients", "epochs"),
+    "split of a table": ("test", "validation"),
     "figure": ("retrogress", "convergence", "landscape", "sweep", "ablation", "sites"),
     "against": ("rounds", "gradients", "bytes"),
     "shape": ("surface", "line", "plane"),

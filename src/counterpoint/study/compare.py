@@ -18,7 +18,7 @@ from counterpoint.study.entry import Entry, parse_entry, varied
 from counterpoint.study.findings import Findings, find, require_known, study_in
 from counterpoint.study.plan import FILE, Planned, Study, grown, open_study, plan
 from counterpoint.study.running import Tell, held, run_missing, share_cores
-from counterpoint.study.scores import Finished, require_one_training
+from counterpoint.study.scores import Finished, Split, require_one_training
 from counterpoint.study.writers import write
 
 MOST_SEEDS = 1000
@@ -38,6 +38,7 @@ def compare(
     budget: Budget | None = None,
     metric: str | None = None,
     baseline: str | None = None,
+    split: Split = "test",
     jobs: int | None = None,
     report: Tell = say_nothing,
     settings: Mapping[str, Any] | None = None,
@@ -62,6 +63,8 @@ def compare(
             what is not given at each method's own default.
         metric: score that is shown and tested; the task's where left out.
         baseline: entry that all others are tested against; local, else fedavg, else the first.
+        split: images whose scores are shown; "validation" to choose settings by, without a look at
+            test scores.
         jobs: runs side by side; as many as the cores allow where left out.
         report: is told of every event of every run; called from several threads.
         settings: settings of all entries by name, as in a file.
@@ -82,7 +85,7 @@ def compare(
                 "name the methods to compare"
             )
         study = study_in(out)
-        found = find(study, metric, baseline)
+        found = find(study, metric, baseline, split)
         write(found)
         return found
     listed = [parse_entry(one) if isinstance(one, str) else one for one in entries]
@@ -94,7 +97,7 @@ def compare(
         )
     numbers = range(1, seeds + 1) if isinstance(seeds, int) else seeds
     study = study_asked_for(out, data, listed, numbers, lasting, budget)
-    require_known(study, metric, baseline)
+    require_known(study, metric, baseline, split)
     with held(study):
         require_as_begun(study)
         study.save()
@@ -104,7 +107,7 @@ def compare(
             report(None, {"runs": len(runs)})
         jobs, machine = share_cores(len(runs), jobs, machine, physical_cores())
         run_missing(study, runs, jobs, machine, report)
-        found = find(study, metric, baseline)
+        found = find(study, metric, baseline, split)
         write(found)
     return found
 

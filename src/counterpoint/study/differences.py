@@ -21,7 +21,7 @@ from counterpoint.resampling import (
     two_sided,
 )
 from counterpoint.runs import LOWER_IS_BETTER
-from counterpoint.study.scores import Finished
+from counterpoint.study.scores import Finished, Split
 
 DRAWS, SEED = 2000, 0
 Run = tuple[str, int]
@@ -70,6 +70,7 @@ def differences(
     metric: str,
     means: "pd.Series[float]",
     left_out: Collection[str] = (),
+    split: Split = "test",
 ) -> list[Difference]:
     """Compare all entries with the baseline.
 
@@ -79,8 +80,9 @@ def differences(
         metric: the score.
         means: over the sites, by entry and seed.
         left_out: sites that are not in them.
+        split: of the scores; of validation there is nothing to be tested.
     """
-    known = metric != "loss"  # which no case has of its own
+    known = metric != "loss" and split == "test"  # cases, with a score of their own
     cases = {(run.label, run.seed): cases_of(run, left_out) for run in runs} if known else {}
     drawn = drawn_scores_of(cases, metric)
     base = {run.seed: run for run in runs if run.label == baseline}

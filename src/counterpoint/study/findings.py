@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from counterpoint.study.scores import (
     BUDGET,
     MEAN,
     Finished,
+    Split,
     by_seed,
     over_seeds,
     require_one_training,
@@ -32,14 +33,22 @@ UNKNOWN_PATIENTS = (
 )
 
 
+OF_VALIDATION = (
+    "Validation scores, of the rounds that were chosen by them: to choose settings by, and higher "
+    "than on images that nothing was chosen by. No test score is in these tables, and nothing is "
+    "tested."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
     """The table of a study and everything around it.
 
     Attributes:
         folder: the study's folder.
-        scores: a row an entry, seed and site: all test scores and what the run cost.
+        scores: a row an entry, seed and site: all scores and what the run cost.
         metric: the score that the table shows.
+        split: the images that the scores are of, "test" or "validation".
         sites: the sites, those held out last.
         held_out: those of them that did not train.
         table: a row an entry; mean and standard deviation over the seeds of the score at every
@@ -55,6 +64,7 @@ class Findings:
     folder: Path
     scores: pd.DataFrame
     metric: str
+    split: Split
     sites: tuple[str, ...]
     held_out: tuple[str, ...]
     table: pd.DataFrame
@@ -81,6 +91,7 @@ class Findings:
         plain = {
             "folder": str(self.folder),
             "metric": self.metric,
+            "split": self.split,
             "baseline": self.baseline,
             "sites": list(self.sites),
             "held_out": list(self.held_out),
@@ -94,7 +105,12 @@ class Findings:
         return dict(_without_nan(plain))
 
 
-def find(study: Study, metric: str | None = None, baseline: str | None = None) -> Findings:
+def find(
+    study: Study,
+    metric: str | None = None,
+    baseline: str | None = None,
+    split: Split = "test",
+) -> Findings:
     """Make the table of what is there.
 
     Args:
@@ -102,11 +118,13 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
         metric: the score to show and to test; the task's where left out.
         baseline: label of the entry that all others are compared to; where left out, "local" if
             there is one, else "fedavg", else the first.
+        split: "validation" to choose settings by: no test score is shown, and nothing tested.
 
     Raises:
         StateError: if no run is finished, or runs do not belong together.
-        SettingsError: for a metric or baseline that is not there.
+        SettingsError: for a metric, baseline or split that is not there.
     """
+    known_split(split)
     planned = study.runs()
     runs = in_order([Finished(p, Result(p.folder)) for p in planned if p.finished], study)
     missing = [(p.name, p.reason) for p in planned if not p.finished]
@@ -121,9 +139,9 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
     if asked is not None:
         asked = known_baseline(asked, [entry.label for entry in study.entries.values()])
     baseline = known_baseline(asked if asked in labels else None, labels)
-    scores = tidy(runs)
+    scores = tidy(runs, split)
     wide, left_out = by_seed(scores, metric), undefined(scores, metric)
-    compared = differences(runs, baseline, metric, wide[MEAN], left_out)
+    compared = differences(runs, baseline, metric, wide[MEAN], left_out, split)
     held_out = tuple(dict.fromkeys(scores.loc[~scores["trained"], "site"]))
     trained = dict.fromkeys(scores.loc[scores["trained"], "site"])
     budgets = scores.groupby("entry", sort=False)[list(BUDGET)].mean()
@@ -132,6 +150,7 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
         folder=study.folder,
         scores=scores,
         metric=metric,
+        split=split,
         sites=(*trained, *held_out),
         held_out=held_out,
         table=over_seeds(wide),
@@ -146,7 +165,11 @@ def find(study: Study, metric: str | None = None, baseline: str | None = None) -
             *about_undefined(scores, metric),
             *about_budgets(budgets, baseline),
             *about_settings(runs),
-            *about_tests(compared, runs, metric),
+            *(
+                [OF_VALIDATION]
+                if split == "validation"
+                else [*about_choosing(runs), *about_tests(compared, runs, metric)]
+            ),
         ],
     )
 
@@ -216,6 +239,13 @@ def known_metric(metric: str, known: Sequence[str]) -> str:
     return metric
 
 
+def known_split(split: str) -> None:
+    """Refuse what is no part of a split that has scores."""
+    known = list(get_args(Split))
+    if split not in known:
+        raise SettingsError(f"split '{split}'{nearest(split, known)} (of {' and '.join(known)})")
+
+
 def known_baseline(baseline: str | None, labels: Sequence[str]) -> str:
     """The baseline's label: the one asked for, else that of local, of fedavg, or the first.
 
@@ -241,12 +271,13 @@ def known_baseline(baseline: str | None, labels: Sequence[str]) -> str:
     return label
 
 
-def require_known(study: Study, metric: str | None, baseline: str | None) -> None:
-    """Refuse a metric or a baseline that no run will have: before hours of training, not after.
+def require_known(study: Study, metric: str | None, baseline: str | None, split: str) -> None:
+    """Refuse what no run will have, a metric, say: before hours of training, not after.
 
     Raises:
         SettingsError: naming what there is.
     """
+    known_split(split)
     known_baseline(baseline, [entry.label for entry in study.entries.values()])
     of_a_class = study.task == "segmentation" and str(metric).startswith("dice_")
     if metric and not of_a_class:  # names of classes are known when the data are read
@@ -346,6 +377,20 @@ def about_settings(runs: Sequence[Finished]) -> list[str]:
             values = "; ".join(f"{value} ({', '.join(labels)})" for value, labels in who.items())
             notes.append(f"{name} differs: {values}")
     return notes
+
+
+def about_choosing(runs: Sequence[Finished]) -> list[str]:
+    """That test scores are none to choose settings by, where a method has several."""
+    labels: dict[str, set[str]] = {}
+    for run in runs:
+        labels.setdefault(run.planned.entry.method, set()).add(run.label)
+    several = [method for method, found in labels.items() if len(found) > 1]
+    if not several:
+        return []
+    return [
+        f"Of {', '.join(several)} there are several choices of settings. One that is chosen by "
+        "these test scores is better here than on other images: choose by --split validation."
+    ]
 
 
 def about_tests(compared: Sequence[Difference], runs: Sequence[Finished], metric: str) -> list[str]:

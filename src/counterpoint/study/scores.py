@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from counterpoint.runs import LOWER_IS_BETTER, undefined
 from counterpoint.settings import flatten
 from counterpoint.study.plan import Planned
 
+Split = Literal["test", "validation"]
 Settings = tuple[Path | str, dict[str, Any]]
 """Where settings are from, and what they are."""
 BUDGET = ("rounds", "local_epochs", "local_steps", "gradients", "bytes_up", "bytes_down")
@@ -107,15 +108,18 @@ def local_steps(images: dict[str, int], schedule: dict[str, Any]) -> float:
     return schedule["local_epochs"] * fmean(batches) if batches else float("nan")
 
 
-def tidy(runs: Sequence[Finished]) -> pd.DataFrame:
-    """A row an entry, seed and site: all test scores, what the run cost, and where it is.
+def tidy(runs: Sequence[Finished], split: Split = "test") -> pd.DataFrame:
+    """A row an entry, seed and site: all scores, what the run cost, and where it is.
 
-    ``trained`` is false for a site that was held out.
+    ``trained`` is false for a site that was held out, of which there is no validation score.
     """
     rows = []
     for run in runs:
         values = run.result.results
-        for site, scores in values["test"].items():
+        of_site = values["test"]
+        if split == "validation":
+            of_site = run.result.validation.to_dict("index")
+        for site, scores in of_site.items():
             rows.append(
                 {
                     "entry": run.label,

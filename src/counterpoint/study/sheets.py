@@ -40,7 +40,7 @@ def scores_sheet(found: Findings) -> Sheet:
         top = means.min() if found.metric in LOWER_IS_BETTER else means.max()
         best |= {(at, place) for at, mean in enumerate(means) if mean == top}
     names = [f"{name} (did not train)" if name in found.held_out else name for name in columns]
-    title = f"Test {heading(found.metric)}"
+    title = f"{found.split.capitalize()} {heading(found.metric)}"
     return Sheet(title, ["method", *names, "seeds"], rows, best if len(rows) > 1 else set())
 
 

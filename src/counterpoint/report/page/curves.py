@@ -20,8 +20,6 @@ from counterpoint.report.words import number, unit_of
 
 MOST_MARKS = 40
 """Marks on a line that can be pointed at; more would hide it."""
-PREDICTS = ("personal", "model")
-"""Names of the model that a site predicts with: the first of these that it has."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,8 @@ def _losses(study: Study) -> Table:
             drops = [_drops(arm, model, site, study.score) for site in study.training_sites]
             there = [drop for drop in drops if not math.isnan(drop)]
             mean = sum(there) / len(there) if there else float("nan")
-            name = "used at the hospital" if model == _predicts(arm) else "taking part only"
+            used = model == arm.first.result.predicts
+            name = "used at the hospital" if used else "taking part only"
             cells = [points(study.score, -drop) for drop in [*drops, mean]]
             rows.append([arm.label, f"{model} ({name})", *cells])
     caption = (
@@ -126,11 +125,6 @@ def _models(arm: Arm) -> list[str]:
     return list(dict.fromkeys(arm.first.result.scores["model"]))
 
 
-def _predicts(arm: Arm) -> str:
-    models = _models(arm)
-    return next((name for name in PREDICTS if name in models), models[0])
-
-
 def _tracks(
     study: Study,
     arm: Arm,
@@ -144,7 +138,7 @@ def _tracks(
     """An arm's lines at a site, one a model."""
     tracks = []
     for model in _models(arm):
-        used = model == _predicts(arm)
+        used = model == arm.first.result.predicts
         if only_used and not used:
             continue
         table = _mean_over_seeds(arm, site, model, column, keep)
@@ -239,7 +233,7 @@ def _figure(
     legend = legend_of(study)
     if not legend and name == "retrogress":
         models = _models(study.arms[0])
-        used = _predicts(study.arms[0])
+        used = study.arms[0].first.result.predicts
         if len(models) > 1:
             legend = [Entry(f"model-{m}", f"{m} model", 1 if m == used else 2) for m in models]
     return pictures(
