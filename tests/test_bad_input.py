@@ -104,7 +104,11 @@ def test_unknown_names_and_values(tmp_path, arguments, words):
         ("slim-vgg61", None, [f"unknown model 'slim-vgg61'{MEANT} 'slim-vgg16'"]),
         ("tests.runing:Tiny", None, ["can't import tests.runing"]),
         ("tests.running:Tinny", None, [f"has no 'Tinny'{MEANT} 'Tiny'"]),
-        ("tests.running:TINY", None, ["is not a class or function that makes a network"]),
+        (
+            "tests.running:TINY",
+            None,
+            ["is not a class of torch.nn.Module"],
+        ),
         ("tests.running:Breaks", None, ["can't be made with {'num_classes': 3}", "'at'"]),
         ("tests.running:Tiny", "{wide: 2}", ["can't be made", "'wide'"]),
         ("tests.running:Tiny", "{num_classes: 5}", ["shape (2, 5)", "(2, 3)", "--model-options"]),

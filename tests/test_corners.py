@@ -342,7 +342,7 @@ def test_a_broken_method_file_is_said_in_words(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_no_network(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="makes a dict, not a torch module"):
+    with pytest.raises(SettingsError, match=r"'builtins:dict' is not a class of torch\.nn\.Module"):
         run("phantom", tmp_path / "run", model="builtins:dict")
 
 

@@ -19,6 +19,7 @@ from counterpoint.crew import (
     share_cores,
     told,
 )
+from counterpoint.data.files import sha256
 from counterpoint.data.site import Federation, SiteData
 from counterpoint.effects import without_effect
 from counterpoint.encryption import require_enough
@@ -33,6 +34,7 @@ from counterpoint.report.words import leaks
 from counterpoint.results import Result
 from counterpoint.settings import Data, Settings, changed, full_names, make_settings
 from counterpoint.tasks import Task, make_task
+from counterpoint.weights import put_weights, weights_file
 
 
 def ignore(event: Event) -> None:
@@ -84,6 +86,7 @@ def run(
         "sites": federation.site_fingerprints,
         "notes": list(federation.notes),
         "device": str(choose_device(chosen.machine.device)),
+        "weights": checksum_of_weights(chosen),
     }
     folder = RunFolder.create(place, chosen, made.metrics, facts)
     return _leave(federate(folder, chosen, federation, made, sites, report))
@@ -99,8 +102,9 @@ def prepare(
     """Make the settings of a run, read and decode its data, and check that all of it will do."""
     name = data.name if isinstance(data, Federation) else os.fspath(data)
     wanted = full_names(settings)
-    if isinstance(wanted.get("data.root"), os.PathLike):
-        wanted["data.root"] = os.fspath(wanted["data.root"])
+    for setting in ("data.root", "schedule.weights"):
+        if isinstance(wanted.get(setting), os.PathLike):
+            wanted[setting] = os.fspath(wanted[setting])
     task = wanted.pop("data.task", None)
     if isinstance(data, Federation) and task not in (None, data.task):
         raise SettingsError(
@@ -131,7 +135,7 @@ def prepare(
     if chosen.encrypt:
         require_enough(sites_a_round(len(federation.sites), chosen.method.schedule.participation))
     made = task_of(chosen, federation)
-    new_predictor(chosen.method, made, input_shape(federation, chosen))  # fails here, if it does
+    say_first(chosen, made, input_shape(federation, chosen), report)
     workers, threads = _cores(chosen, federation, device)
     chosen = _with_machine(chosen, workers=chosen.machine.workers and workers, threads=threads)
     return chosen, *_decode(chosen, federation, report)
@@ -184,6 +188,11 @@ def resume(
     federation = data or read_data(_where_data_are(chosen, root), report)
     federation, sites = _decode(chosen, federation, report)
     _require_same_data(folder, federation)
+    if folder.facts().get("weights", "") != checksum_of_weights(chosen):
+        raise StateError(
+            f"{chosen.method.schedule.weights} is not the file of weights that {folder.path} was "
+            "started from; put it back as it was"
+        )
     made = task_of(chosen, federation)
     return _leave(federate(folder, chosen, federation, made, sites, report))
 
@@ -225,6 +234,19 @@ def _require_same_data(folder: RunFolder, federation: Federation) -> None:
         f"{where} changed; a run goes on with the same data only, so put them back as they were "
         "(or another version of Counterpoint, that splits otherwise, began it: go on with that)"
     )
+
+
+def say_first(settings: Settings, task: Task, shape: tuple[int, ...], report: Report) -> None:
+    """Make the first model, which fails here if it does, and say what a file gives to it."""
+    file, predictor = settings.method.schedule.weights, new_predictor(settings.method, task, shape)
+    if file:
+        report({"note": f"first weights of {file}: {put_weights(predictor.network, Path(file))}"})
+
+
+def checksum_of_weights(settings: Settings) -> str:
+    """SHA-256 (hex) of the file of first weights; empty where there is none."""
+    file = settings.method.schedule.weights
+    return sha256(str(weights_file(Path(file)))) if file else ""
 
 
 def task_of(settings: Settings, federation: Federation) -> Task:

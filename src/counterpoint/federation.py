@@ -1,6 +1,7 @@
 """The loop of a federation, readable from top to bottom."""
 
 import dataclasses
+import os
 import platform
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -306,6 +307,9 @@ def finish(play: Play, notebook: Notebook, sites: Sites) -> Result:
         | {"python": platform.python_version()},
         "device": facts["device"],
     }
+    if weights := folder.facts().get("weights"):
+        name = os.path.basename(settings.method.schedule.weights)
+        facts["weights"] = {"file": name, "sha256": weights}
     folder.write_results(summarise(folder.path, settings, asked, facts))
     return Result(folder.path)
 

@@ -1,5 +1,7 @@
 """The model that every site starts from."""
 
+from pathlib import Path
+
 import torch
 
 from counterpoint.aggregation import Exchange
@@ -10,6 +12,7 @@ from counterpoint.payload import Payload
 from counterpoint.predictor import Predictor, build_predictor
 from counterpoint.privacy.records import require_images_apart
 from counterpoint.tasks import Task
+from counterpoint.weights import put_weights
 
 
 def new_predictor(method: Method, task: Task, shape: tuple[int, ...]) -> Predictor:
@@ -40,10 +43,17 @@ def laid_out(model: Predictor, axes: int) -> Predictor:
 
 
 def first_predictor(method: Method, task: Task, shape: tuple[int, ...], seed: int) -> Predictor:
-    """The model that every site starts from."""
+    """The model that every site starts from: drawn by the seed, or from a file where that fits.
+
+    Raises:
+        SettingsError: if it can't be made, or nothing in the file fits it.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return new_predictor(method, task, shape)
+        predictor = new_predictor(method, task, shape)
+    if method.schedule.weights:
+        put_weights(predictor.network, Path(method.schedule.weights))
+    return predictor
 
 
 def first_weights(method: Method, task: Task, shape: tuple[int, ...], seed: int) -> Payload:

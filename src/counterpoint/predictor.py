@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoint.errors import SettingsError, StateError
+from counterpoint.errors import StateError
 from counterpoint.files import read_metadata, read_tensors
 from counterpoint.harmonise import HARMONISERS, Harmoniser
-from counterpoint.models import MODELS, build_network, find_model
+from counterpoint.models import build_network
 from counterpoint.statistics import Statistics, drop_running_statistics, put_group_norms
 
 FORMAT = "counterpoint-model-2"
@@ -129,11 +129,6 @@ def load_model(path: str | Path) -> tuple[Predictor, dict[str, Any]]:
         harmonise = dict(card["harmonise"])
         part = HARMONISERS[harmonise.pop("kind")]
         low, high = card.get("input_range", INPUT_RANGE)
-        made = find_model(card["model"])
-        if card["model"] not in MODELS and not (
-            isinstance(made, type) and issubclass(made, nn.Module)
-        ):
-            raise SettingsError(f"{path}: '{card['model']}' is not a class of torch.nn.Module")
         predictor = build_predictor(
             card["model"],
             card["model_options"],

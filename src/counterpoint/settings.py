@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from counterpoint.aggregation import AGGREGATIONS
 from counterpoint.encryption import require_fitting_encryption
 from counterpoint.errors import SettingsError, nearest
+from counterpoint.files import at_home
 from counterpoint.harmonise import HARMONISERS
 from counterpoint.local import LOCAL_UPDATES
 from counterpoint.methods import Method, absolute, find_method
@@ -123,7 +124,7 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
     for name, value in flat.items():
         section, _, field = resolve(name, list(known)).rpartition(".")
         changes.setdefault(section, {})[field] = value
-    settings = _apply(settings, changes)
+    settings = in_full(_apply(settings, changes))
     require_fitting_parts(settings.method)
     require_fitting_privacy(settings.method)
     if settings.encrypt:
@@ -135,6 +136,16 @@ def make_settings(method: str | Method, data: str, overrides: Mapping[str, Any])
             "--set compile=true"
         )
     return settings
+
+
+def in_full(settings: Settings) -> Settings:
+    """Settings with the path of the first weights in full, to be found from any folder."""
+    method = settings.method
+    if not method.schedule.weights:
+        return settings
+    place = str(at_home(Path(method.schedule.weights)).absolute())
+    schedule = dataclasses.replace(method.schedule, weights=place)
+    return dataclasses.replace(settings, method=dataclasses.replace(method, schedule=schedule))
 
 
 def require_fitting_parts(method: Method) -> None:

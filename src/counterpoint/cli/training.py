@@ -161,6 +161,14 @@ def run(
             autocompletion=completes("model"),
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from the weights of a .safetensors file, or of a run's global model; what "
+            "does not fit, such as the last layer, is drawn.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     model_options: Annotated[
         str | None,
         typer.Option(help="Its keyword arguments: '{key: value}'.", rich_help_panel=TRAINING),

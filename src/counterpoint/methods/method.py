@@ -23,7 +23,9 @@ class Schedule:
     """How every site trains: the defaults are PRR-FL's on dermoscopy.
 
     ``lr`` is multiplied by ``lr_decay`` every ``lr_decay_rounds`` rounds. ``keep_optimizer``
-    carries momenta over to the next round. ``weighting`` is the weight of a site in the mean: the
+    carries momenta over to the next round. ``weights`` is a file (safetensors), or the folder of a
+    run, whose weights the network starts from where names and shapes are the same; the others, all
+    if it is empty, are drawn by the seed. ``weighting`` is the weight of a site in the mean: the
     same for all, its number of training images, or ("closeness": inverse distance aggregation,
     Yeganeh et al. 2020) one over the distance of its weights from those it began the round with.
     ``max_batch`` is the most images that the device works on at a time: a larger batch comes in
@@ -44,6 +46,7 @@ class Schedule:
     image_size: Annotated[int, Field(ge=8)] = 128
     model: str = "slim-vgg16"
     model_options: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
     augmentation: Literal["prrfl", "flips", "none"] = "prrfl"
     loss: Loss = "default"
     balance: NotNegative = 1.0

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from counterpoint.models.densenet121 import DenseNet121
 from counterpoint.models.slim_vgg16 import SlimVGG16
 from counterpoint.models.unet import UNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, type[nn.Module]] = {
     "slim-vgg16": SlimVGG16,
     "densenet121": DenseNet121,
     "unet": UNet,
@@ -25,8 +25,8 @@ INPUTS = ("in_channels", "in_chans", "n_channels")
 DIMENSIONS = ("spatial_dims",)
 
 
-def find_model(name: str) -> Callable[..., nn.Module]:
-    """Return the class or function behind a name or an import path ``package.module:Name``.
+def find_model(name: str) -> type[nn.Module]:
+    """Return the class behind a name or an import path ``package.module:Name``.
 
     Raises:
         SettingsError: if there is none.
@@ -51,9 +51,12 @@ def find_model(name: str) -> Callable[..., nn.Module]:
     except Exception as error:  # whatever a user's module may raise
         reason = f"{type(error).__name__}: {error}"
         raise SettingsError(f"model '{name}': can't import {module}: {reason}") from error
-    if not callable(found):
-        raise SettingsError(f"model '{name}' is not a class or function that makes a network")
-    return found  # type: ignore[no-any-return]
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise SettingsError(
+            f"model '{name}' is not a class of torch.nn.Module; put what makes a network into a "
+            "class of your own, so that its models can be loaded"
+        )
+    return found
 
 
 def build_network(
@@ -87,8 +90,6 @@ def build_network(
         network = make(**arguments)
     except Exception as error:
         raise SettingsError(f"model '{name}' can't be made with {arguments}: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise SettingsError(f"model '{name}' makes a {type(network).__name__}, not a torch module")
     training = network.training
     try:
         with torch.no_grad():

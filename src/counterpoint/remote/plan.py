@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch import nn
-
 from counterpoint.data.site import Form
 from counterpoint.encryption import require_enough
 from counterpoint.errors import SettingsError
@@ -24,8 +22,8 @@ from counterpoint.tasks import Task, make_task
 COMES_WITH_MONAI = "monai.networks.nets"
 SECRET = "secret"
 RECORD = "audit.csv"
-TAKEN = (SECRET, RECORD, "data.npz")
-"""Names of files that a site keeps beside the folders of its runs."""
+TAKEN = (SECRET, RECORD, "data.npz", "cache")
+"""Names of what a site keeps beside the folders of its runs."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,14 @@ class Plan:
     sites: Mapping[str, str]
     facts: Mapping[str, Any] = field(default_factory=dict)
     said: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what sites can't have in common."""
+        if self.settings.method.schedule.weights:
+            raise SettingsError(
+                "across sites the first weights are drawn by the run's seed: a plan names no file, "
+                "which every site would have to have; leave out --weights"
+            )
 
     @cached_property
     def task(self) -> Task:
@@ -188,14 +194,11 @@ def plan_without_data(
 
 
 def _require_network(name: str, options: Mapping[str, Any], imports: tuple[str, ...]) -> None:
-    module, _, attribute = name.partition(":")
+    module = name.partition(":")[0]
     if name.startswith(imports or ("\0",)):
         return
     if module == COMES_WITH_MONAI:  # one of its networks, and nothing that it imports itself
-        found = find_model(name)
-        if not (isinstance(found, type) and issubclass(found, nn.Module)):
-            raise SettingsError(f"'{attribute}' is no network of MONAI")
-        fetches = inspect.signature(found).parameters.get("pretrained")
+        fetches = inspect.signature(find_model(name)).parameters.get("pretrained")
         if fetches and fetches.default is True:
             options = {"pretrained": True, **options}
     else:

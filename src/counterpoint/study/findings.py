@@ -372,7 +372,9 @@ def about_settings(runs: Sequence[Finished]) -> list[str]:
     for name in map(str, runs[0].settings["schedule"]):
         who: dict[str, dict[str, None]] = {}
         for run in runs:
-            who.setdefault(str(run.settings["schedule"].get(name)), {})[run.label] = None
+            value = str(run.settings["schedule"].get(name))
+            value = Path(value).name if name == "weights" else value
+            who.setdefault(value, {})[run.label] = None
         if len(who) > 1 and name not in ("local_epochs", "rounds"):
             values = "; ".join(f"{value} ({', '.join(labels)})" for value, labels in who.items())
             notes.append(f"{name} differs: {values}")
