@@ -28,7 +28,7 @@ def test_kept_sites_and_suggestions():
 
 def test_an_unwritable_cache(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="name a folder that can be written .*: COUNTERPOINT_CACHE"):
+    with pytest.raises(DataError, match=r"can be written .*: COUNTERPOINT_CACHE"):
         load("phantom", cache=tmp_path / "file" / "cache")
 
 

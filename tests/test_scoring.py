@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -16,7 +17,13 @@ from torch.nn import functional as F
 from counterpoint.extents import Extents
 from counterpoint.local import DeputyTransfer
 from counterpoint.local.prototypes import aligned
-from counterpoint.resampling import drawn_scores, interval, weighted_auc, weighted_mean
+from counterpoint.resampling import (
+    drawn_scores,
+    interval,
+    score_of,
+    weighted_auc,
+    weighted_mean,
+)
 from counterpoint.tasks import Classification, Segmentation, make_task
 from counterpoint.tasks.distillation import kl_divergence, squared_difference
 from counterpoint.tasks.losses import LOSSES, cross_entropy, inside
@@ -448,3 +455,33 @@ def test_draws_in_which_a_score_is_not_defined_are_left_out():
     assert 0.15 < np.isnan(draws).mean() < 0.35
     assert interval(draws) == (0.25, 0.25)
     assert all(math.isnan(end) for end in interval(np.full(9, math.nan)))
+
+
+def test_scores_of_each_class_are_those_of_sklearn():
+    labels = np.array([0, 0, 1, 2, 2, 2, 1, 0, 2])
+    logits = drawn(4, 9, 3)
+    task = Classification(("nevus", "melanoma", "other"))
+    found = task.scores(logits, torch.from_numpy(labels))
+    assert tuple(found) == (*task.metrics, "loss")
+    predicted, p = logits.argmax(1).numpy(), logits.softmax(1).numpy()
+    for c, name in enumerate(task.classes):
+        wanted = {
+            "sensitivity": metrics.recall_score(labels == c, predicted == c),
+            "specificity": metrics.recall_score(labels != c, predicted != c),
+            "auc": metrics.roc_auc_score(labels == c, p[:, c]),
+        }
+        got = {of: found[f"{of}_{name}"] for of in wanted}
+        assert got == pytest.approx(wanted, abs=1e-6)
+    balanced = metrics.balanced_accuracy_score(labels, predicted)
+    assert found["balanced_accuracy"] == pytest.approx(balanced, abs=1e-6)
+    only = task.scores(logits[:2], torch.tensor([0, 0]))  # one class: no others, no area
+    odd = {"sensitivity_melanoma", "sensitivity_other", "specificity_nevus", "auc"}
+    odd |= {f"auc_{name}" for name in task.classes}
+    assert {name for name, value in only.items() if math.isnan(value)} == odd
+
+
+def test_a_score_that_nobody_knows_is_not_taken_for_another():
+    cases = pd.DataFrame({"class": ["a"], "predicted": ["a"], "p_a": [1.0], "p_b": [0.0]})
+    assert score_of(cases, "sensitivity_a")(np.ones((1, 1))) == [1.0]
+    with pytest.raises(ValueError, match="no case has a 'kappa'"):
+        score_of(cases, "kappa")

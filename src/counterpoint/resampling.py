@@ -61,17 +61,12 @@ def weighted_macro_f1(labels: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> 
     return score
 
 
-def weighted_auc(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[Any]) -> Score:
-    """Mean of the one-vs-rest areas over the classes that have cases of both kinds; ties half.
+def area(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_]) -> Score:
+    """Area under the ROC curve of scores (cases,); ties half. NaN without cases of both kinds."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.unique(scores[order], return_index=True)[1]  # equal scores are one level
 
-    >>> score = weighted_auc(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]))
-    >>> score(np.array([[1.0, 1.0, 1.0], [3.0, 1.0, 2.0]])).round(3)
-    array([0.5 , 0.75])
-    """
-
-    def area(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], weights: Floats) -> Floats:
-        order = np.argsort(scores, kind="stable")
-        starts = np.unique(scores[order], return_index=True)[1]  # equal scores are one level
+    def score(weights: Floats) -> Floats:
         up, down = (
             np.add.reduceat((weights * kind)[:, order], starts, axis=1)
             for kind in (positive, ~positive)
@@ -80,11 +75,56 @@ def weighted_auc(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[Any])
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((up * below).sum(1) / (up.sum(1) * down.sum(1)))
 
+    return score
+
+
+def weighted_auc(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[Any]) -> Score:
+    """Mean of the one-vs-rest areas over the classes that have cases of both kinds; ties half.
+
+    >>> score = weighted_auc(np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]))
+    >>> score(np.array([[1.0, 1.0, 1.0], [3.0, 1.0, 2.0]])).round(3)
+    array([0.5 , 0.75])
+    """
+
     def score(weights: Floats) -> Floats:
         columns = enumerate(probabilities.T)
-        return nan_mean(np.stack([area(of, labels == c, weights) for c, of in columns]))
+        return nan_mean(np.stack([area(of, labels == c)(weights) for c, of in columns]))
 
     return score
+
+
+def class_scores(
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[Any],
+    classes: Sequence[str],
+) -> dict[str, Score]:
+    """All scores of a classification, from labels and answers (cases,), probabilities (cases, k).
+
+    A class's sensitivity is the share of its cases that are found, its specificity the share of
+    the others that are not called so; balanced accuracy is the mean sensitivity of the classes
+    that have cases.
+
+    >>> scores = class_scores(np.array([0, 0, 1]), np.array([0, 1, 1]), np.eye(2)[[0, 1, 1]], "ab")
+    >>> every = np.ones((1, 3))
+    >>> {name: round(float(of(every)[0]), 2) for name, of in scores.items()}["sensitivity_a"]
+    0.5
+    """
+    sensitivity = {
+        c: weighted_mean(np.where(labels == c, predicted == c, np.nan)) for c in range(len(classes))
+    }
+    scores: dict[str, Score] = {
+        "macro_f1": weighted_macro_f1(labels, predicted),
+        "accuracy": weighted_mean(labels == predicted),
+        "auc": weighted_auc(labels, probabilities),
+        "balanced_accuracy": lambda w: nan_mean(np.stack([of(w) for of in sensitivity.values()])),
+    }
+    for c, name in enumerate(classes):
+        scores[f"sensitivity_{name}"] = sensitivity[c]
+        others = np.where(labels != c, predicted != c, np.nan)
+        scores[f"specificity_{name}"] = weighted_mean(others)
+        scores[f"auc_{name}"] = area(probabilities[:, c], labels == c)
+    return scores
 
 
 def score_of(cases: pd.DataFrame, metric: str) -> Score:
@@ -93,20 +133,23 @@ def score_of(cases: pd.DataFrame, metric: str) -> Score:
     The mean of its own column where there is one (segmentation); macro_f1, accuracy and auc come
     from the columns class, predicted and p_NAME.
 
-    >>> cases = pd.DataFrame({"class": ["a", "b"], "predicted": ["a", "a"]})
+    >>> cases = pd.DataFrame({"class": ["a", "b"], "predicted": ["a", "a"],
+    ...                       "p_a": [0.9, 0.6], "p_b": [0.1, 0.4]})
     >>> score_of(cases, "macro_f1")(np.array([[1.0, 1.0], [2.0, 0.0]])).round(2).tolist()
     [0.33, 1.0]
     """
     if metric in cases:
         return weighted_mean(cases[metric])
-    if metric == "auc":
-        names = [name[2:] for name in map(str, cases) if name.startswith("p_")]
-        labels = np.array([names.index(name) for name in cases["class"]])
-        return weighted_auc(labels, cases[[f"p_{name}" for name in names]].to_numpy(dtype=float))
-    truth, predicted = (cases[column].to_numpy(dtype=str) for column in ("class", "predicted"))
-    if metric == "accuracy":
-        return weighted_mean(truth == predicted)
-    return weighted_macro_f1(truth, predicted)
+    names = [name[2:] for name in map(str, cases) if name.startswith("p_")]
+    truth, predicted = (
+        np.array([names.index(name) for name in cases[column].astype(str)], dtype=np.int64)
+        for column in ("class", "predicted")
+    )
+    probabilities = cases[[f"p_{name}" for name in names]].to_numpy(dtype=float)
+    known = class_scores(truth, predicted, probabilities, names)
+    if metric not in known:
+        raise ValueError(f"no case has a '{metric}', and nothing is known of how to make one")
+    return known[metric]
 
 
 def nan_mean(values: Floats) -> Floats:

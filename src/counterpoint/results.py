@@ -327,9 +327,15 @@ def retrogress(scores: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
 
 
 def shown_metrics(results: Mapping[str, Any]) -> list[str]:
-    """The scores that a table shows: without millimetres, where no site knows them."""
+    """The scores that a run's table has room for: of a classification not those of each class.
+
+    And no millimetres, where no site knows them.
+    """
+    names = results["metrics"]
+    if results["task"] == "classification":
+        return [name for name in names if name in ("macro_f1", "accuracy", "auc")]
     known = any(row.get("hd95_mm") is not None for row in results["test"].values())
-    return [name for name in results["metrics"] if known or name != "hd95_mm"]
+    return [name for name in names if known or name != "hd95_mm"]
 
 
 def summarise(

@@ -31,12 +31,13 @@ def unit_of(metric: str) -> str:
 def heading(metric: str, unit: bool = True) -> str:
     """A score's name as a heading.
 
-    >>> heading("macro_f1"), heading("dice_disc"), heading("hd95_mm"), heading("auc", unit=False)
-    ('macro-F1 %', 'Dice disc %', 'HD95 mm', 'AUC')
+    >>> heading("macro_f1"), heading("dice_disc"), heading("hd95_mm"), heading("auc_a", unit=False)
+    ('macro-F1 %', 'Dice disc %', 'HD95 mm', 'AUC a')
     """
     name = HEADINGS.get(metric)
     if name is None:
-        name = f"Dice {metric[5:]}" if metric.startswith("dice_") else metric.replace("_", " ")
+        of, _, single = metric.partition("_")
+        name = f"{HEADINGS[of]} {single}" if of in HEADINGS else metric.replace("_", " ")
     return f"{name} {unit_of(metric)}".rstrip() if unit else name
 
 

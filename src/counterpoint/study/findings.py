@@ -33,6 +33,12 @@ UNKNOWN_PATIENTS = (
 )
 
 
+OF_A_CLASS = {
+    "segmentation": ("dice_",),
+    "classification": ("sensitivity_", "specificity_", "auc_"),
+}
+"""Beginnings of the names of scores that each class has."""
+
 OF_VALIDATION = (
     "Validation scores, of the rounds that were chosen by them: to choose settings by, and higher "
     "than on images that nothing was chosen by. No test score is in these tables, and nothing is "
@@ -279,8 +285,9 @@ def require_known(study: Study, metric: str | None, baseline: str | None, split:
     """
     known_split(split)
     known_baseline(baseline, [entry.label for entry in study.entries.values()])
-    of_a_class = study.task == "segmentation" and str(metric).startswith("dice_")
-    if metric and not of_a_class:  # names of classes are known when the data are read
+    # names of classes are known when the data are read
+    of_a_class = OF_A_CLASS[study.task]
+    if metric and not metric.startswith(of_a_class):
         known_metric(metric, [*make_task(study.task, ("", "")).metrics, "loss"])
 
 

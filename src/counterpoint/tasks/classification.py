@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.extents import Extents
-from counterpoint.resampling import Score, weighted_auc, weighted_macro_f1, weighted_mean
+from counterpoint.resampling import Score, class_scores
 from counterpoint.tasks.losses import balanced, cross_entropy
 
 
@@ -35,7 +35,8 @@ class Classification:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores."""
-        return ("macro_f1", "accuracy", "auc")
+        single = [f"{of}_{c}" for c in self.classes for of in ("sensitivity", "specificity", "auc")]
+        return ("macro_f1", "accuracy", "auc", "balanced_accuracy", *single)
 
     @property
     def outputs(self) -> int:
@@ -63,11 +64,11 @@ class Classification:
         return Answers(self)
 
     def scores(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """Scores of predictions: macro_f1, accuracy and auc in 0..1, and loss.
+        """Scores of predictions, in 0..1, and loss.
 
         Macro-F1 is the mean over the classes that occur in labels or predictions. AUC is the
         mean of one-vs-rest areas over the classes that have images of both kinds; NaN where no
-        class has.
+        class has. For the others see :func:`counterpoint.resampling.class_scores`.
         """
         answers = Answers(self, [logits.float()], [labels.long()], [torch.arange(len(labels))])
         return answers.scores()
@@ -118,11 +119,8 @@ class Answers:
         ]
 
     def statistics(self) -> tuple[Sequence[int], Mapping[str, Score]]:
-        """Macro-F1, accuracy and AUC as functions of how often each image counts."""
+        """All scores as functions of how often each image counts."""
         labels, logits = torch.cat(self.labels).numpy(), torch.cat(self.logits)
         predicted, probabilities = logits.argmax(1).numpy(), logits.softmax(1).numpy()
-        return torch.cat(self.cases).tolist(), {
-            "macro_f1": weighted_macro_f1(labels, predicted),
-            "accuracy": weighted_mean(labels == predicted),
-            "auc": weighted_auc(labels, probabilities),
-        }
+        scores = class_scores(labels, predicted, probabilities, self.task.classes)
+        return torch.cat(self.cases).tolist(), scores
