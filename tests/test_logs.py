@@ -83,7 +83,7 @@ def in_table(folder: Path) -> set[tuple[str, int, float]]:
     scores["at"] = scores["round"] * 2 + scores["epoch"] - 2 * (scores["moment"] == "epoch")
     scores["of"] = scores["moment"].map({"epoch": "trained"}).fillna("merged")
     expected = set()
-    numbers = ["macro_f1", "accuracy", "auc", "loss", "train_loss"]
+    numbers = ["macro_f1", "accuracy", "auc", "balanced_accuracy", "loss", "train_loss"]
     for (of, at), rows in scores.groupby(["of", "at"]):
         means = pd.concat(
             [rows.set_index("site")[numbers], rows[numbers].mean().to_frame("mean").T]

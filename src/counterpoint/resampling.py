@@ -140,14 +140,13 @@ def score_of(cases: pd.DataFrame, metric: str) -> Score:
     """
     if metric in cases:
         return weighted_mean(cases[metric])
-    names = [name[2:] for name in map(str, cases) if name.startswith("p_")]
-    truth, predicted = (
-        np.array([names.index(name) for name in cases[column].astype(str)], dtype=np.int64)
-        for column in ("class", "predicted")
-    )
-    probabilities = cases[[f"p_{name}" for name in names]].to_numpy(dtype=float)
+    likely = [name[2:] for name in map(str, cases) if name.startswith("p_")]
+    answers = cases[["class", "predicted"]].astype(str)
+    names = list(dict.fromkeys([*likely, *np.unique(answers)]))
+    truth, predicted = (answers[of].map(names.index).to_numpy(dtype=np.int64) for of in answers)
+    probabilities = cases.reindex(columns=[f"p_{name}" for name in names]).to_numpy(dtype=float)
     known = class_scores(truth, predicted, probabilities, names)
-    if metric not in known:
+    if metric not in known or (metric.startswith("auc") and len(names) > len(likely)):
         raise ValueError(f"no case has a '{metric}', and nothing is known of how to make one")
     return known[metric]
 

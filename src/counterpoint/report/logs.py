@@ -18,7 +18,7 @@ import yaml
 from counterpoint.crew import Event, Report
 from counterpoint.errors import SettingsError, nearest
 from counterpoint.folder import SCORES
-from counterpoint.report.words import typed
+from counterpoint.report.words import OF_A_CLASS, typed
 from counterpoint.settings import flatten
 
 LOGS = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
@@ -179,7 +179,7 @@ def points(rows: Iterable[Mapping[str, str]], epochs: int) -> list[Point]:
 
     A model that is scored just after a merge has the name ``merged``, one that has trained since
     ``trained``; at one step, the second minus the first is the retrogress of that merge. A model
-    that is not the one which predicts is named too.
+    that is not the one which predicts is named too. Scores of a single class would be many.
 
     >>> row = {"round": "2", "site": "A", "model": "model", "moment": "merged", "epoch": "0",
     ...        "stage": "", "split": "validation", "macro_f1": "0.5", "loss": "nan"}
@@ -203,7 +203,8 @@ def points(rows: Iterable[Mapping[str, str]], epochs: int) -> list[Point]:
                 float(value),
             )
             for score, value in row.items()
-            if score not in SCORES and value and float(value) == float(value)
+            if score not in SCORES and not score.startswith(OF_A_CLASS)
+            if value and float(value) == float(value)
         ]
     return found + means(found)
 
@@ -224,7 +225,8 @@ def loggable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat = dict(flatten(settings))
     flat.pop("data.root", None)
-    return flat | {name: Path(str(flat[name])).name for name in ("method", "data.name")}
+    paths = {"method", "data.name", "schedule.weights"} & flat.keys()
+    return flat | {name: Path(str(flat[name])).name for name in paths}
 
 
 def final_scores(folder: Path) -> dict[str, float] | None:

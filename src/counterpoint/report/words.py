@@ -15,6 +15,8 @@ HEADINGS = {
     "hd95": "HD95",
     "hd95_mm": "HD95",
 }
+OF_A_CLASS = ("sensitivity_", "specificity_", "auc_")
+"""Beginnings of the names of scores that each class of a classification has."""
 UNITS = {"loss": "", "hd95": "px", "hd95_mm": "mm"}
 """Of scores that are no shares: these are shown in percent."""
 

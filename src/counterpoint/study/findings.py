@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from counterpoint.errors import SettingsError, StateError, nearest
-from counterpoint.report.words import heading, leaks
+from counterpoint.report.words import OF_A_CLASS, heading, leaks
 from counterpoint.resampling import TOO_FEW
 from counterpoint.results import Result, runs_in
 from counterpoint.runs import undefined
@@ -32,12 +32,6 @@ UNKNOWN_PATIENTS = (
     "are too narrow and p-values too small"
 )
 
-
-OF_A_CLASS = {
-    "segmentation": ("dice_",),
-    "classification": ("sensitivity_", "specificity_", "auc_"),
-}
-"""Beginnings of the names of scores that each class has."""
 
 OF_VALIDATION = (
     "Validation scores, of the rounds that were chosen by them: to choose settings by, and higher "
@@ -286,7 +280,7 @@ def require_known(study: Study, metric: str | None, baseline: str | None, split:
     known_split(split)
     known_baseline(baseline, [entry.label for entry in study.entries.values()])
     # names of classes are known when the data are read
-    of_a_class = OF_A_CLASS[study.task]
+    of_a_class = ("dice_",) if study.task == "segmentation" else OF_A_CLASS
     if metric and not metric.startswith(of_a_class):
         known_metric(metric, [*make_task(study.task, ("", "")).metrics, "loss"])
 
