@@ -56,7 +56,7 @@ def gather(folders: Iterable[Path], where: Mapping[str, Any] | None = None) -> l
         SettingsError: if none is left, one is there twice, or their data are not the same.
     """
     found = {r.path.resolve(): r for folder in folders for r in runs_in(folder)}
-    runs = [Run(r, dict(flatten(read_file(r.path / "settings.yaml")))) for r in found.values()]
+    runs = [Run(r, by_name(read_file(r.path / "settings.yaml"))) for r in found.values()]
     for name, value in (where or {}).items():
         full = setting_named(name, runs)
         left = [run for run in runs if _is(run[full], value)]
@@ -129,6 +129,18 @@ def named(runs: Sequence[Run], name_of: Callable[[Run], str]) -> list[Run]:
         )
         for run, name in zip(runs, names, strict=True)
     ]
+
+
+def by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name; of a file of weights without its folder, which figures don't tell.
+
+    >>> by_name({"schedule": {"rounds": 2, "weights": "/home/me/a.safetensors"}})
+    {'schedule.rounds': 2, 'schedule.weights': 'a.safetensors'}
+    """
+    flat = dict(flatten(settings))
+    if "schedule.weights" in flat:
+        flat["schedule.weights"] = Path(flat["schedule.weights"]).name
+    return flat
 
 
 def said(run: Run, setting: str) -> str:

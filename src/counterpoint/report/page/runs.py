@@ -18,7 +18,7 @@ from counterpoint.resampling import (
     score_of,
 )
 from counterpoint.results import Result, read_log
-from counterpoint.settings import flatten
+from counterpoint.runs import by_name
 
 DRAWS = 1000
 FEW = 30
@@ -70,7 +70,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The content of ``settings.yaml``, with dotted names."""
-        return dict(flatten(self.result.settings))
+        return by_name(self.result.settings)
 
     @cached_property
     def cases(self) -> pd.DataFrame:
